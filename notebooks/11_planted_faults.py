@@ -46,7 +46,7 @@ chapter.opening()
 # %%
 import pandas as pd
 from mlprobe_utils.analysis.fault_effects import PLACES
-from mlprobe_utils.pipeline.fault_card import KINDS, all_faults, book_faults
+from mlprobe_utils.pipeline.fault_card import all_faults, book_faults
 from mlprobe_utils.plots.tables import show
 
 damaged, faults = chapter.damaged(), book_faults()
@@ -71,34 +71,16 @@ show(pd.DataFrame(rows, columns=["fault", "module", "depth", "seed"]))
 # both sorts, of all these kinds, which the laboratory draws for every model:
 
 # %%
-planted = {
-    name: {PLACES[f.module]: "" for f in all_faults() if f.kind == name}
-    for name in KINDS
-}
-kinds = [
-    (
-        own.words,
-        ", ".join(planted[name]),
-        "destroyed" if own.destroys else "kept",
-    )
-    for name, own in KINDS.items()
-]
-show(
-    pd.DataFrame(
-        kinds,
-        columns=[
-            "what becomes of states or logits",
-            "planted in",
-            "the class is",
-        ],
-    )
-)
+from mlprobe_utils.analysis.fault_effects import kind_table
+
+kinds = kind_table()
+show(kinds)
 
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
 
-glue("kinds", len(KINDS))
-glue("keeping", sum(not own.destroys for own in KINDS.values()))
+glue("kinds", len(kinds))
+glue("keeping", int((kinds["the class is"] == "kept").sum()))
 glue("cards", len(all_faults()))
 
 # %% [markdown]
@@ -169,8 +151,8 @@ ends = ends[ends["model"].isin(of_strong)]
 show(damaged.named(effect_table(ends)).drop(columns="where"))
 
 # %% tags=["hide-input"]
-by_slug = {one.slug: one for one in damaged.planted}
-llm = next(slug for slug in of_strong if by_slug[slug].fault.module == "L")
+planted = {one.slug: one for one in damaged.planted}
+llm = next(slug for slug in of_strong if planted[slug].fault.module == "L")
 of_llm = ends[ends["model"] == llm].fillna({"pooling": "answer"})
 changes = of_llm.set_index("pooling")["change"]
 for name in ("image_mean", "last_token", "answer"):

@@ -9,7 +9,7 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, MODULES, POOLING_NAMES, flow_order, main_path
 from mlprobe_utils.evaluation.rows import predicted_option
-from mlprobe_utils.pipeline.fault_card import DamagedModel
+from mlprobe_utils.pipeline.fault_card import KINDS, DamagedModel, all_faults
 from mlprobe_utils.pipeline.laboratory_results import BOTH, exact_interval, measured
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Selection, prediction_rows, probe_rows
 from mlprobe_utils.stats.intervals import intervals
@@ -19,6 +19,14 @@ PLACES = MODULES | {ANSWER: "semantic mapping"}
 OF = ["dataset", "model"]
 KEYS = ["point", "pooling"]
 WHERE = ("before", "at", "after")
+
+
+def kind_table() -> pd.DataFrame:
+    """A row a kind of fault: what becomes of states or logits, planted in (modules), the class is (destroyed, kept)."""
+    modules = {name: [PLACES[one.module] for one in all_faults() if one.kind == name] for name in KINDS}
+    rows = [(own.words, ", ".join(dict.fromkeys(modules[name])), own.destroys) for name, own in KINDS.items()]
+    table = pd.DataFrame(rows, columns=["what becomes of states or logits", "planted in", "the class is"])
+    return table.assign(**{"the class is": table["the class is"].map({True: "destroyed", False: "kept"})})
 
 
 def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.settings import Part, PercentagePoints
+from mlprobe_utils.common.settings import PercentagePoints
 from mlprobe_utils.evaluation.names import COMPREHENSION, FIDELITY, QUALITY, READ_OUT_GAP
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts
@@ -65,9 +65,7 @@ class Fault(Card):
     @model_validator(mode="after")
     def _possible(self):
         if self.module not in (possible := KINDS[self.kind].modules):
-            raise ValueError(
-                f"kind {self.kind!r} in module {self.module!r}: it can be planted in {', '.join(possible)}"
-            )
+            raise ValueError(f"kind {self.kind!r} in module {self.module!r}: it is for {', '.join(possible)}")
         if (self.depth is None) == (self.module in WITH_DEPTH):
             mend = "give the depth, 0 to 1" if self.depth is None else "remove it: there is one place only"
             raise ValueError(f"depth of a fault in module {self.module!r}: {mend}")
@@ -79,8 +77,8 @@ class Fault(Card):
 
     @property
     def expected(self) -> str:
-        """The failure mode that the diagnosis should find."""
-        return mode_of(self.module, self.destroys)
+        """The failure mode that the diagnosis should find: where the class is kept, that no answer says what is there."""
+        return MODE_OF[self.module if self.destroys else ANSWER]
 
     def place(self, points: list[str]) -> str | None:
         """The damaged one of a model's points, which are in order; None for the semantic mapping."""
@@ -88,24 +86,13 @@ class Fault(Card):
         return own[int(depth * (len(own) - 1) + 0.5)] if self.module in MODULES else None
 
 
-def mode_of(module: str, destroys: bool) -> str:
-    """What a fault of a module should show: where nothing is lost, that the answer does not say what is there."""
-    return MODE_OF[module if destroys else ANSWER]
-
-
-class Cases(Part):
-    """Damaged cases of one sort, those that destroy the class or those that keep it."""
-
-    each: int = Field(ge=1, description="cases of every model on every data set")
-    points_lost: list[PercentagePoints] = Field(min_length=1, description="strengths, of which each case has one")
-
-
 class Trial(Card):
     """What the laboratory plants: some of the faults at some of the strengths in every model on every data set."""
 
     folder, in_words = "trials", "trial"
-    destroying: Cases = Field(description="strengths: what the oracle loses at the damaged place")
-    keeping: Cases = Field(description="strengths: what the answers lose")
+    each: int = Field(ge=1, description="cases that destroy the class, and that keep it, of a model on a data set")
+    destroying: list[PercentagePoints] = Field(min_length=1, description="strengths: what the oracle is to lose")
+    keeping: list[PercentagePoints] = Field(min_length=1, description="strengths: what the answers are to lose")
     seed: int = Field(ge=0, description="of the draw")
     images: int = Field(ge=50, description="fresh phantoms that each case is measured on")
     strong: PercentagePoints = Field(description="measured loss from which on a case is strong")
@@ -118,14 +105,14 @@ class Trial(Card):
         model the data sets change places, and from round to round the strengths: Latin squares, in which fault,
         strength, data set and model, and so family, are crossed in balance whichever models are run."""
         found = []
-        for cases, destroys in ((self.destroying, True), (self.keeping, False)):
+        first = (model * datasets + (dataset + model) % datasets) * self.each
+        for strengths, destroys in ((self.destroying, True), (self.keeping, False)):
             faults = [fault for fault in all_faults() if fault.destroys == destroys]
             order = np.random.default_rng([self.seed, destroys]).permutation(len(faults))
-            first = (model * datasets + (dataset + model) % datasets) * cases.each
-            for number in range(first, first + cases.each):
+            for number in range(first, first + self.each):
                 rounds, place = divmod(number, len(faults))
-                strength = (place + rounds + rounds // len(cases.points_lost)) % len(cases.points_lost)
-                found.append((faults[order[place]], cases.points_lost[strength]))
+                strength = (place + rounds + rounds // len(strengths)) % len(strengths)
+                found.append((faults[order[place]], strengths[strength]))
         return found
 
 
@@ -138,18 +125,20 @@ def all_faults() -> list[Fault]:
 load_trial = partial(load_card, Trial, "planted-faults")
 
 
+def strengths(model: str, dataset: str, trial: bool) -> list[tuple[Fault, float]]:
+    """The faults and how much each is to cost (pp): those of the book at each strength, or what the trial draws for a
+    model and a phantom set, by their places in data/book.yml and among all of these."""
+    book, known = load_book(), [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic]
+    if not trial:
+        return [(fault, points) for fault in book_faults() for points in book.planted_faults.strengths.values()]
+    place = book.all.index(model) if model in book.all else len(book.all)
+    return load_trial().drawn(place, known.index(dataset), len(known))
+
+
 def book_faults() -> list[Fault]:
     """Those that data/book.yml names, in the order the data flows. Raises InputError for one without a card."""
     check_named(Fault, named := load_book().planted_faults.faults, "It is named in data/book.yml.")
     return [fault for fault in all_faults() if fault.slug in named]
-
-
-def drawn_faults(model: str, dataset: str) -> list[tuple[Fault, float]]:
-    """What the trial draws for a model and a phantom set, by their places in data/book.yml and among all of these."""
-    known = [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic]
-    every = load_book().all
-    place = every.index(model) if model in every else len(every)
-    return load_trial().drawn(place, known.index(dataset), len(known))
 
 
 def laboratory_files() -> list[Path]:

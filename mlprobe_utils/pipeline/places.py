@@ -16,16 +16,7 @@ from mlprobe_utils.models.settings import RANDOM_SEED
 from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
-from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.fault_card import (
-    FOLDER,
-    DamagedModel,
-    Fault,
-    book_faults,
-    damaged_models,
-    drawn_faults,
-    load_trial,
-)
+from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, damaged_models, load_trial, strengths
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants
@@ -130,15 +121,10 @@ class Place:
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
         return self._made(classifier_name(trainable, run), "vision tower alone", run, recipe=recipe)
 
-    def strengths(self, trial: bool) -> list[tuple[Fault, float]]:
-        """The faults and how much each is to cost (pp): those of the book at each strength, or those of the trial."""
-        if trial:
-            return drawn_faults(self.card.slug, self.image_set.card.slug)
-        return [(fault, points) for fault in book_faults() for points in load_book().planted_faults.strengths.values()]
-
     def calibration(self, trial: bool = False) -> Artefact:
         """How severe each fault has to be at its strengths."""
-        planted = [[recorded(fault, {"name"}), points] for fault, points in self.strengths(trial)]
+        wanted = strengths(self.card.slug, self.image_set.card.slug, trial)
+        planted = [[recorded(fault, {"name"}), points] for fault, points in wanted]
         recipe = {"planted": planted, "images": load_trial().images, "phantom": self.image_set.card.recipe}
         name = results.DRAWN if trial else results.CALIBRATION
         return self._made(name, "calibration", DAMAGED_RUN, (self.adapter(DAMAGED_RUN),), recipe=recipe)

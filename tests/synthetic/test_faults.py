@@ -26,7 +26,6 @@ from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
 from mlprobe_utils.pipeline.fault_card import (
     KINDS,
-    Cases,
     DamagedModel,
     Fault,
     all_faults,
@@ -63,10 +62,11 @@ def pixels(image_set):
 
 
 @pytest.fixture
-def damage_in(tiny, encoder, pixels):
+def damage_in(tiny, encoder, image_set, pixels):
     def make(module: str, severity: float = 0.9, seed: int = 1, kind: str = "") -> Damage:
         damage = planted(fault_in(module, seed=seed, kind=kind or USUAL[module]), tiny.family)
-        seen = calibration.captured(tiny, [lambda: encoder.questions(pixels)], [damage.place])
+        given = image_set.card.options, [lambda: encoder.questions(pixels)], None, [damage.place]
+        _, seen = calibration.observed(tiny, encoder, *given)
         return replace(damage, severity=severity, statistics=calibration.statistics_of(seen[damage.known_by]))
 
     return torch.inference_mode()(make)
@@ -229,18 +229,16 @@ def test_the_class_can_be_decoded_where_a_kind_keeps_it_and_nowhere_else(tiny, e
     batches, half = [lambda: encoder.questions(images)], 48
     observe = torch.inference_mode()(partial(calibration.observed, tiny, encoder, image_set.card.options, batches))
     damages = [planted(fault_in(module, kind=kind), tiny.family) for kind, module in EVERY if module != ANSWER]
-    with torch.inference_mode():
-        seen = calibration.captured(tiny, batches, {damage.place for damage in damages})
+    _, seen = observe(None, {damage.place for damage in damages})
 
     def share(damage: Damage) -> float:
-        (own,) = seen[damage.place]
-        if damage.of_text or damage.kind == "heads":
-            means = observe(damage, [damage.place])[1][damage.place]
-        else:
-            means = own.means(damage)
-            if damage.severity == 1:
-                passed = observe(damage, [damage.place])[1][damage.place]
+        inside = damage.severity and (damage.of_text or damage.kind == "heads")
+        means = calibration.means(seen[damage.place], None if inside else damage)
+        if inside or damage.severity == 1:
+            passed = calibration.means(observe(damage, [damage.place])[1][damage.place])
+            if not inside:
                 np.testing.assert_allclose(means, passed, rtol=1e-3, atol=1e-3)
+            means = passed
         return calibration.correct(means[:half], labels[:half], means[half:], labels[half:]).mean()
 
     for damage in damages:
@@ -276,7 +274,7 @@ def test_a_depth_is_given_where_there_is_one_and_becomes_a_point_of_every_model(
     for module, depth, mend in (("V", None, "give the depth"), ("C", 0.5, "remove it")):
         with pytest.raises(ValidationError, match=f"depth of a fault in module '{module}': {mend}"):
             fault_in(module, depth=depth)
-    with pytest.raises(ValidationError, match="kind 'swap' in module 'V': it can be planted in output"):
+    with pytest.raises(ValidationError, match="kind 'swap' in module 'V': it is for output"):
         fault_in("V", kind="swap")
     points = ["V.00", "V.01", "V.02", "D.00", "C.00", "C.01", "L.00", "L.01"]
     assert [fault_in("V", depth=d).place(points) for d in (0, 0.5, 1)] == ["V.00", "V.01", "V.02"]
@@ -298,9 +296,9 @@ def test_the_draw_is_balanced_and_the_same_for_every_run(datasets):
     drawn = {(m, d): trial.drawn(m, d, datasets) for m in every for d in range(datasets)}
     assert drawn[3, 1] == trial.drawn(3, 1, datasets) != trial.model_copy(update={"seed": 1}).drawn(3, 1, datasets)
     cases = [(m, d, fault.slug, p, fault.destroys) for (m, d), own in drawn.items() for fault, p in own]
-    for destroys, sort in ((True, trial.destroying), (False, trial.keeping)):
+    for destroys in (True, False):
         own = [case for case in cases if case[-1] == destroys]
-        assert len(own) == len(drawn) * sort.each >= 150
+        assert len(own) == len(drawn) * trial.each >= 150
         assert len({case[:3] for case in own}) == len(own)  # no fault twice in one place
         for axes, most in (((2,), 1), ((3,), 1), ((2, 3), 2), ((0, 3), 2), ((0, 2), 1), ((1, 2), 2)):
             counts = Counter(tuple(case[axis] for axis in axes) for case in own)
@@ -330,7 +328,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
 @pytest.fixture
 def made(outputs, tiny_card, tmp_path, monkeypatch):
     """Calls what makes faults of the tiny model on few images, and returns the names of the artefacts that it made."""
-    few = load_trial().model_copy(update={"images": 50, "destroying": Cases(each=5, points_lost=[2.0, 90.0])})
+    few = load_trial().model_copy(update={"images": 50, "destroying": [2.0, 90.0]})
     of_book = {"faults": SLUGS, "strengths": {"weak": 5.0, "strong": 90.0}}
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", **of_book)
     own = load_book().model_copy(update={"planted_faults": planted})
@@ -342,9 +340,9 @@ def made(outputs, tiny_card, tmp_path, monkeypatch):
     monkeypatch.setattr(calibration, "MOST_CHOOSING", 30)
     for module in (places, results):
         monkeypatch.setattr(module, "load_protocol", lambda slug: small)
+    monkeypatch.setattr(fault_card, "load_book", lambda: own)
     for module in (fault_card, places):
         monkeypatch.setattr(module, "load_trial", lambda: few)
-        monkeypatch.setattr(module, "load_book", lambda: own)
 
     def call(command, **options) -> list[str]:
         given = "tiny", ["busi-phantom"], "miniature", "paper"
@@ -358,7 +356,7 @@ def test_cases_of_a_tiny_model(made):
     folder = SELECTION.folder("tiny", "busi-phantom") / fault_card.FOLDER
     table, rows = pd.read_parquet(folder / fault_card.CASES), pd.read_parquet(folder / fault_card.ROWS)
     assert table["fault"].isna().sum() == RECIPE.runs
-    drawn = fault_card.drawn_faults("tiny", "busi-phantom")
+    drawn = fault_card.strengths("tiny", "busi-phantom", trial=True)
     assert list(zip(table["fault"].dropna(), table["wanted"].dropna(), strict=True)) == [(f.slug, p) for f, p in drawn]
     assert table["destroys"].dropna().tolist() == [fault.destroys for fault, _ in drawn]
     of_states, damaged = table["module"].isin(OF_STATES), table["fault"].notna()

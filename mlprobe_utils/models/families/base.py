@@ -69,9 +69,7 @@ class Family:
         """Each image's place in `pixel_values` and in every vision block's output: `output[place]` is a view of it."""
         return list(range(len(inputs["pixel_values"])))
 
-    def connector_places(self, inputs: dict) -> list[slice | int]:
-        """As `vision_places`, in the output of the connector."""
-        return list(range(len(inputs["pixel_values"])))
+    connector_places = vision_places  # in the output of the connector
 
     def heads(self, layer: nn.Module) -> tuple[nn.Module, int]:
         """What projects the outputs of the attention heads of a vision block or decoder layer, and one head's width."""

@@ -32,7 +32,7 @@ from mlprobe_utils.models.encoding import Encoder, Questions, append_answers
 from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.cards import DataCard
-from mlprobe_utils.pipeline.fault_card import Fault
+from mlprobe_utils.pipeline.fault_card import Fault, strengths
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import load_tensors, save_whole
@@ -47,27 +47,22 @@ SMALLEST = 1e-3  # of the mean variance of directions: what is less is not told 
 
 
 class Seen(NamedTuple):
-    """The intact states of a batch at some point, and what a damage of them depends on."""
+    """The states of a batch at some point, and what a damage of them depends on."""
 
     states: torch.Tensor
     places: Sequence  # of each image's tokens in them
     prints: list[bytes]
     pool: Callable[[torch.Tensor], torch.Tensor]  # to the means of images' tokens
 
-    def means(self, damage: Damage) -> np.ndarray:
-        numbers = damage.numbers(self.prints)
-        states = damage.of_states(self.states, self.places, numbers) if damage.severity else self.states
-        return self.pool(states).cpu().numpy()
-
 
 def make_calibration(work: Work, trial: bool = False) -> None:
     """Finds how severe the book's faults have to be, or those drawn for the trial, where that is not current. Raises
     InputError for one that has no place in the model."""
-    own = work.calibration(trial)
+    own, wanted = work.calibration(trial), strengths(work.card.slug, work.image_set.card.slug, trial)
 
     def fill(folder: Path) -> None:
         with work.state(DAMAGED_RUN):
-            _calibrate(work, work.strengths(trial), own.inputs["recipe"]["images"], folder)
+            _calibrate(work, wanted, own.inputs["recipe"]["images"], folder)
 
     if processes().is_main_process:
         own.make(fill)
@@ -80,58 +75,55 @@ def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, fo
     severity (at most 1), reached (whether as much is lost, on the images it is chosen on); HITS, of each a row a
     measuring image: whether oracle (null of the semantic mapping, where no state changes) and answer are correct
     without and with the damage (`oracle_intact` and so on); and STATISTICS, `states/name`."""
-    loaded, card, size = work.loaded, work.image_set.card, work.protocol.extraction.batch_size
+    card, size = work.image_set.card, work.protocol.extraction.batch_size
     classes, test = [known.name for known in card.classes], work.images("test")["label"].to_numpy()
-    labels, batches = {}, {}
+    damages = {fault.slug: planted(fault, work.loaded.family) for fault, _ in wanted}
+    points = sorted({damage.place for damage in damages.values()})
+    observe = partial(observed, work.loaded, work.encoder, card.options)
+    labels, batches, answers, seen = {}, {}, {}, {}
     for number, part in enumerate(PARTS):
         many = count if part == "measuring" else min(MOST_CHOOSING, count)
         names = np.random.default_rng(number).choice(test, many)  # in proportion as the test set has them
         questions = Questions(work.encoder, fresh_images(card, work.protocol.images, names, number).__getitem__)
         batches[part] = [partial(questions.batch, own) for own in batched(range(many), size)]
         labels[part] = np.array([classes.index(name) for name in names])
-    few = batches["choosing"][: -(-MOST_ANSWERED // size)]
-    damages = {fault.slug: planted(fault, loaded.family) for fault, _ in wanted}
-    points = sorted({damage.place for damage in damages.values()})
-    seen = {part: captured(loaded, batches[part], points) for part in PARTS[:2]}
+        answers[part], seen[part] = observe(batches[part], None, points)
     statistics = {name: statistics_of(seen["fitting"][name]) for name in {one.known_by for one in damages.values()}}
-    observe = partial(observed, loaded, work.encoder, card.options)
 
-    def means(damage: Damage, part: str) -> np.ndarray:
-        if damage.severity and (damage.of_text or damage.kind == "heads"):  # more than the image's tokens there
-            return observe(batches[part], damage, [damage.place])[1][damage.place]
-        return np.concatenate([one.means(damage) for one in seen[part][damage.place]])
+    def oracle(damage: Damage, part: str, judged: np.ndarray | None = None) -> np.ndarray:
+        """Whether it is correct about images of a part, bool [images], whose means a pass may have given."""
+        sides = {"fitting": None, part: judged}
+        for side, known in sides.items():
+            if known is None and damage.severity and (damage.of_text or damage.kind == "heads"):
+                known = means(observe(batches[side], damage, [damage.place])[1][damage.place])  # more than image tokens
+            sides[side] = means(seen[side][damage.place], damage) if known is None else known
+        return correct(sides["fitting"], labels["fitting"], sides[part], labels[part])
 
-    def read(damage: Damage, part: str, judged: np.ndarray) -> np.ndarray:
-        """Whether the oracle is correct about images of a part, bool [images]."""
-        return correct(means(damage, "fitting"), labels["fitting"], judged, labels[part])
-
-    intact, intact_means = observe(batches["measuring"], None, points)
-    intact_few = observe(few, None)[0]
     rows, judged = [], []
     for fault, points_lost in wanted:
         damage = replace(damages[fault.slug], statistics=statistics[damages[fault.slug].known_by])
         by_oracle = fault.destroys and fault.module != ANSWER
 
         def share(severity: float, damage=damage, by_oracle=by_oracle) -> float:
-            own = damage.at(severity)
             if by_oracle:
-                return read(own, "choosing", means(own, "choosing")).mean()
-            answers = observe(few, own)[0] if severity else intact_few
-            return (answers == labels["choosing"][: len(answers)]).mean()
+                return oracle(damage.at(severity), "choosing").mean()
+            few = batches["choosing"][: -(-MOST_ANSWERED // size)]
+            found = observe(few, damage.at(severity))[0] if severity else answers["choosing"][: len(few) * size]
+            return (found == labels["choosing"][: len(found)]).mean()
 
-        of = {"fault": fault.slug, "wanted": points_lost}
         whole, steps = share(0.0), STEPS if by_oracle else STEPS_ANSWERED
         lost = lambda severity, share=share, whole=whole: 100 * (whole - share(severity))  # noqa: E731
         severity, most = severity_for(lost, points_lost, steps)
-        broken = damage.at(severity)
-        after, after_means = observe(batches["measuring"], broken, [damage.place])
-        hits = {"answer_intact": intact == labels["measuring"], "answer_damaged": after == labels["measuring"]}
+        after, broken = observe(batches["measuring"], damage.at(severity), [damage.place])
+        hits = {"answer_intact": answers["measuring"], "answer_damaged": after}
+        hits = {name: own == labels["measuring"] for name, own in hits.items()}
         if damage.point:
-            hits["oracle_intact"] = read(damage.at(0.0), "measuring", intact_means[damage.point])
-            hits["oracle_damaged"] = read(broken, "measuring", after_means[damage.point])
+            hits["oracle_intact"] = oracle(damage.at(0.0), "measuring")
+            hits["oracle_damaged"] = oracle(damage.at(severity), "measuring", means(broken[damage.point]))
+        of = {"fault": fault.slug, "wanted": points_lost}
         judged.append(pd.DataFrame(hits | of).astype({name: "boolean" for name in hits}))
-        of_fault = {"kind": fault.kind, "module": fault.module, "destroys": fault.destroys, "seed": fault.seed}
-        rows.append(of | of_fault | {"point": damage.place, "severity": severity, "reached": most >= points_lost})
+        of |= {"kind": fault.kind, "module": fault.module, "destroys": fault.destroys, "seed": fault.seed}
+        rows.append(of | {"point": damage.place, "severity": severity, "reached": most >= points_lost})
     kept = {f"{of}/{name}": value for of, own in statistics.items() for name, value in own.items()}
     save_whole(kept, folder / STATISTICS)
     write_parquet(pd.concat(judged, ignore_index=True), folder / HITS)
@@ -164,31 +156,49 @@ def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: 
     return images
 
 
-def captured(loaded: LoadedModel, batches: Sequence[Callable[[], dict]], points: Iterable[str]) -> dict[str, list]:
-    """What a pass of the intact model shows at some points, one of which may be ANSWER: what the LM head reads; of LLM
-    layers also WITH_TEXT. Returns name -> Seen of each batch. All of it is kept, in the model's precision."""
-    found, family = {}, loaded.family
-    for batch in batches:
-        inputs = to_device(batch(), loaded)
-        marks, rows = prints(family, inputs), [*enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])]
-        places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
-        places |= {"L": family.text_places(inputs), ANSWER: [*range(len(rows))]}
-        pools = family.poolers(inputs) | {f"{ANSWER}/image_mean": lambda states: states.mean(dim=1).float()}
-        of_text = lambda states, rows=rows: torch.stack([states[row].float().mean(dim=0) for row in rows])  # noqa: E731
+def observed(
+    loaded: LoadedModel,
+    encoder: Encoder,
+    options: list[str],
+    batches: Sequence[Callable[[], dict]],
+    damage: Damage | None,
+    points: Iterable[str] = (),
+) -> tuple[np.ndarray, dict[str, list[Seen]]]:
+    """What the damaged model answers about images, int [images], and their states at some points: those of image
+    tokens, in the LLM also WITH_TEXT, and at ANSWER what the LM head reads. All are kept, in the model's precision."""
+    tokens, answers, found, family = encoder.answer_tokens(options), [], {}, loaded.family
+    for questions in (batch() for batch in batches):
+        inputs, states = to_device(questions, loaded), {}
 
-        def keep(point: str, module, arguments, output, known=(marks, places, pools, rows, of_text)) -> None:
-            marks, places, pools, rows, of_text = known
-            states = arguments[0] if point == ANSWER else output[0] if isinstance(output, tuple) else output
-            of = ANSWER if point == ANSWER else point[0]
-            found.setdefault(point, []).append(Seen(states, places[of], marks, pools[f"{of}/image_mean"]))
-            if of == "L":
-                found.setdefault(point + WITH_TEXT, []).append(Seen(states, rows, marks, of_text))
+        def keep(point: str, module, arguments, output, states=states) -> None:
+            own = arguments[0] if point == ANSWER else output[0] if isinstance(output, tuple) else output
+            states.setdefault(point, own)  # of the first pass: others go on with the beginning of an option
 
-        with ExitStack() as stack:
+        with damaged(loaded, damage, branches(tokens)), ExitStack() as stack:
             for point in points:
                 stack.callback(module_at(loaded, point).register_forward_hook(partial(keep, point)).remove)
-            loaded.model(**inputs, logits_to_keep=1, use_cache=False)
-    return found
+            answers.append(chosen(loaded, questions, tokens, encoder.tokenizer.pad_token_id))
+        rows, pools = [*enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])], family.poolers(inputs)
+        places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
+        places |= {"L": family.text_places(inputs), ANSWER: [*range(len(rows))]}
+        for point, own in states.items():
+            of, own = (
+                point[0] if point != ANSWER else ANSWER,
+                own[:, : inputs["input_ids"].shape[1]] if point[0] == "L" else own,
+            )
+            pool = pools.get(f"{of}/image_mean", lambda last: last.mean(dim=1).float())
+            found.setdefault(point, []).append(Seen(own, places[of], prints(family, inputs), pool))
+            if of == "L":
+                pool = lambda own, rows=rows: torch.stack([own[row].float().mean(dim=0) for row in rows])  # noqa: E731
+                found.setdefault(point + WITH_TEXT, []).append(Seen(own, rows, [], pool))
+    return torch.cat(answers).numpy(), found
+
+
+def means(seen: Sequence[Seen], damage: Damage | None = None) -> np.ndarray:
+    """Of images' tokens, once they are damaged, float32 [images, width]."""
+    changed = damage is not None and damage.severity > 0
+    states = (damage.of_states(*one[:2], damage.numbers(one.prints)) if changed else one.states for one in seen)
+    return torch.cat([one.pool(own).cpu() for one, own in zip(seen, states, strict=True)]).numpy()
 
 
 def statistics_of(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:
@@ -205,34 +215,6 @@ def statistics_of(seen: Sequence[Seen]) -> dict[str, torch.Tensor]:
     for name, spread in {"scales": variances, "deviation": means.var(dim=0) + within}.items():
         found[name] = spread.clamp(min=SMALLEST * spread.mean().item()).sqrt().float()
     return found
-
-
-def observed(
-    loaded: LoadedModel,
-    encoder: Encoder,
-    options: list[str],
-    batches: Sequence[Callable[[], dict]],
-    damage: Damage | None,
-    points: Iterable[str] = (),
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What the damaged model answers about images, int [images], and the means of their tokens at some points, float32
-    [images, width], without ANSWER."""
-    tokens, answers, means = encoder.answer_tokens(options), [], {point: [] for point in points if point != ANSWER}
-    for batch in batches:
-        questions, seen = batch(), {}
-
-        def keep(point: str, module, arguments, output, seen=seen, length=questions["input_ids"].shape[1]) -> None:
-            states = output[0] if isinstance(output, tuple) else output
-            seen.setdefault(point, states[:, :length] if point[0] == "L" else states)  # not the option's beginning
-
-        with damaged(loaded, damage, branches(tokens)), ExitStack() as stack:
-            for point in means:
-                stack.callback(module_at(loaded, point).register_forward_hook(partial(keep, point)).remove)
-            answers.append(chosen(loaded, questions, tokens, encoder.tokenizer.pad_token_id))
-        poolers = loaded.family.poolers(to_device(questions, loaded))
-        for point, own in means.items():
-            own.append(poolers[f"{point[0]}/image_mean"](seen[point]).cpu())
-    return torch.cat(answers).numpy(), {point: torch.cat(own).numpy() for point, own in means.items()}
 
 
 def chosen(loaded: LoadedModel, questions: dict, options: list[list[int]], pad: int) -> torch.Tensor:

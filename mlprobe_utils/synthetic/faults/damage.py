@@ -1,10 +1,9 @@
 """Damages a loaded model in a `with` block, by hooks that change states or logits. What is done is a kind of fault
-(`kinds`); here is where: at the output of a vision block, of the last Linear layer of the connector or of an LLM's
-layer, to an image's tokens, or in the LLM to those of text, too, where a kind keeps the class, as text has read it from
-the image early on; where a layer's attention heads are projected; or at the LM head, to the logits of options wherever
-these part. No weight changes, as some families share the LM head's with the embeddings.
-
-A side path (deepstack) that leaves before the damaged place, or goes around the connector, stays intact.
+(`kinds`); here is where: at the output of a vision block, of the connector or of an LLM's layer, to an image's tokens,
+and in the LLM to those of text, too, where a kind keeps the class, as text has read the image early on; where a layer
+projects its attention heads; or at the LM head, to the logits of options where these part. No weight changes, as some
+families share the LM head's with the embeddings. A side path (deepstack) that leaves before the place, or goes around
+the connector, stays intact.
 """
 
 import contextlib
@@ -86,13 +85,14 @@ class Damage:
         """Logits [images, positions, vocabulary] with those of options damaged where they part. `written`, [images,
         tokens], are all tokens read, up to the last position; `head`: the last states and the LM head's weight."""
         written, out, positions = written.to(logits.device), logits.clone(), logits.shape[1]
+        hit = torch.tensor([kinds.uniform(number) < self.severity for number in numbers], device=logits.device)
         for prefix, tokens in parting.items():
             own, turned = out[..., tokens], None
             if self.kind == "rotation":
                 states, weight = head
                 places = [*range(len(states))]
                 turned = (self.of_states(states, places, places) @ weight[tokens].T).to(own.dtype)
-            changed = kinds.ON_LOGITS[self.kind](self, own, numbers, turned)
+            changed = kinds.ON_LOGITS[self.kind](self, own, hit[:, None, None], numbers, turned)
             if prefix:  # where what was read up to a position ends with it
                 windows = written.unfold(1, len(prefix), 1)[:, -positions:]
                 there = (windows == windows.new_tensor(prefix)).all(dim=-1)

@@ -1,10 +1,5 @@
-"""What each kind of fault (`fault_card.KINDS`) does to the states of one image, or to the logits of options.
-
-A function of states takes a damage, states [tokens, width] less the mean of the intact ones, and the image's number;
-it returns states of that form. A function of logits takes a damage, the logits of the options [images, positions,
-options], the images' numbers, and these logits of the last states turned by `rotation`. Severity 0 changes nothing.
-What is drawn depends on the fault's seed and the image alone, and what a severity hits all above hit, too.
-"""
+"""What each kind of fault (`fault_card.KINDS`) does to states or logits; severity 0 changes nothing. What is drawn
+depends on the fault's seed and an image's number alone, and what one severity hits, all above hit, too."""
 
 import functools
 import math
@@ -17,46 +12,36 @@ HIGHEST = 1e4  # a logit that no other reaches
 
 def noise(damage, states, number):
     """Part of it the tokens share, so that no mean over many tokens recovers what is lost."""
-    between, within = damage.kept("between", "within")
-    generator = seeded(number)
+    (between, within), generator = damage.kept("between", "within"), torch.Generator().manual_seed(number)
     shared, own = (torch.randn(shape, generator=generator).to(states) for shape in (between.shape, states.shape))
-    return _mixed(damage, states, between * shared + within * own)
+    return (1 - damage.severity) ** 0.5 * states + damage.severity**0.5 * (between * shared + within * own)
 
 
 def collapse(damage, states, number):
-    """On directions drawn among those of equal variance: of the original ones, the first few hold nearly all."""
-    axes, scales = damage.kept("axes", "scales")
-    left = _directions(damage.seed, len(scales))[:, : rank(damage.severity, len(scales))].to(scales.device)
+    """On directions drawn among those of equal variance, as of the original ones the first few hold nearly all; their
+    number falls by equal ratios, as the last few matter most."""
+    (axes, scales), width = damage.kept("axes", "scales"), states.shape[-1]
+    left = _directions(damage.seed, width)[:, : round((width + 1) ** (1 - damage.severity) - 1)].to(states)
     return states @ (axes / scales @ left) @ (left.T * scales @ axes.T)
 
 
 def mask(damage, states, number):
-    hit = torch.randperm(len(states), generator=seeded(number))[: round(damage.severity * len(states))]
-    return states.index_fill(0, hit.to(states.device), 0.0)
-
-
-def lost(damage, states, number):
-    return states * (uniform(number) >= damage.severity)
+    order = torch.randperm(len(states), generator=torch.Generator().manual_seed(number)).to(states.device)
+    return states.index_fill(0, order[: round(damage.severity * len(states))], 0.0)
 
 
 def rotation(damage, states, number):
     """By up to a right angle in each plane of two neighbours among the principal axes, brought to equal variance."""
-    axes, scales = damage.kept("axes", "scales")
-    angle, odd = damage.severity * math.pi / 2, len(scales) % 2
+    (axes, scales), odd, angle = damage.kept("axes", "scales"), states.shape[-1] % 2, damage.severity * math.pi / 2
     along = states @ axes / scales
     pairs = along[..., odd:].unflatten(-1, (-1, 2))  # of an odd number, the first stays: it has the least variance
     turned = math.cos(angle) * pairs + math.sin(angle) * pairs.flip(-1) * pairs.new_tensor([-1.0, 1.0])
     return torch.cat([along[..., :odd], turned.flatten(-2)], dim=-1) * scales @ axes.T
 
 
-def signs(damage, states, number):
-    return states.index_copy(1, hit := damage.channels(states), -states[:, hit])
-
-
 def channels(damage, states, number):
     hit, (spread,) = damage.channels(states), damage.kept("deviation")
-    source = hit.roll(1)
-    return states.index_copy(1, hit, states[:, source] * (spread[hit] / spread[source]))
+    return states.index_copy(1, hit, states[:, hit.roll(1)] * (spread[hit] / spread[hit.roll(1)]))
 
 
 def places(damage, states, number):
@@ -66,61 +51,56 @@ def places(damage, states, number):
 
 
 def shift(damage, states, number):
-    deviation = damage.kept("deviation")[0]
+    (deviation,) = damage.kept("deviation")
     return states + damage.severity * SHIFTED * deviation.norm() * _directions(damage.seed, len(deviation))[0].to(
         states
     )
 
 
-def fade(damage, states, number):
-    return states * FADED**damage.severity
+# a damage, states [tokens, width] of an image less the mean of intact ones, the image's number -> such states
+ON_STATES = {function.__name__: function for function in (noise, collapse, mask, rotation, channels, places, shift)} | {
+    "lost": lambda damage, states, number: states * (uniform(number) >= damage.severity),
+    "signs": lambda damage, states, _: states.index_copy(1, hit := damage.channels(states), -states[:, hit]),
+    "fade": lambda damage, states, _: states * FADED**damage.severity,
+}
 
 
 def heads(damage, states, width):
-    """`states` [..., heads x width] are what the heads put out; a share of each one's channels goes on as that of
-    the one farthest from it: neighbours may share keys and values."""
+    """`states` [..., heads x width] are what the heads put out; a share of each one's channels goes on as that of the
+    one farthest from it, as neighbours may share keys and values."""
     of_heads = states.unflatten(-1, (-1, width)).clone()
-    hit = order(damage.seed, width)[: round(damage.severity * width)].to(states.device)
+    hit = damage.channels(of_heads)
     of_heads[..., hit] = of_heads[..., hit].roll(of_heads.shape[-2] // 2, dims=-2)
     return of_heads.flatten(-2)
 
 
-def swap(damage, logits, numbers, turned):
-    shift = 1 + damage.seed % (logits.shape[-1] - 1)
-    return torch.where(_images_hit(damage, numbers, logits), logits.roll(-shift, dims=-1), logits)
+def _swap(damage, logits, hit, numbers, turned):
+    return torch.where(hit, logits.roll(-1 - damage.seed % (logits.shape[-1] - 1), dims=-1), logits)
 
 
-def commonest(damage, logits, numbers, turned):
-    return logits + HIGHEST * _favoured(damage, logits) * _images_hit(damage, numbers, logits)
+def _noise_of_logits(damage, logits, hit, numbers, turned):
+    drawn = [torch.randn(logits.shape[-1], generator=torch.Generator().manual_seed(number)) for number in numbers]
+    return logits + _raised(damage) * torch.stack([own - own.min() for own in drawn])[:, None].to(logits)
 
 
-def bias(damage, logits, numbers, turned):
-    return logits + _strength(damage) * _favoured(damage, logits)
+def _favoured(damage, logits):
+    return torch.nn.functional.one_hot(torch.tensor(damage.seed % logits.shape[-1]), logits.shape[-1]).to(logits)
 
 
-def noise_of_logits(damage, logits, numbers, turned):
-    """None falls, so that no other word becomes more probable."""
-    added = torch.stack([drawn(number, logits.shape[-1]) for number in numbers])
-    return logits + _strength(damage) * (added - added.amin(dim=1, keepdim=True))[:, None].to(logits.device)
+def _raised(damage) -> float:
+    """By so much, as the scale of logits differs from model to model."""
+    return min(math.tan(damage.severity * math.pi / 2), HIGHEST)
 
 
-def rotation_of_last_state(damage, logits, numbers, turned):
-    """The logits keep their mean, so that no other word becomes more probable."""
-    return turned + (logits - turned).mean(dim=-1, keepdim=True)
-
-
-ON_LOGITS = {"noise": noise_of_logits, "rotation": rotation_of_last_state}
-ON_LOGITS |= {"swap": swap, "commonest": commonest, "bias": bias}
-OF_STATES = (noise, collapse, mask, lost, rotation, signs, channels, places, shift, fade)
-ON_STATES = {function.__name__: function for function in OF_STATES}  # and `heads`, on what enters a projection
-
-
-def seeded(number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(number)
-
-
-def drawn(number: int, *shape: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=seeded(number))
+# a damage, logits of the options [images, positions, options], which images are hit, all their numbers, the logits of
+# the last states after `rotation` -> such logits; none falls below those of other words
+ON_LOGITS = {
+    "swap": _swap,
+    "noise": _noise_of_logits,
+    "commonest": lambda damage, logits, hit, *_: logits + HIGHEST * _favoured(damage, logits) * hit,
+    "bias": lambda damage, logits, *_: logits + _raised(damage) * _favoured(damage, logits),
+    "rotation": lambda damage, logits, hit, numbers, turned: turned + (logits - turned).mean(dim=-1, keepdim=True),
+}
 
 
 def uniform(number: int) -> float:
@@ -128,35 +108,13 @@ def uniform(number: int) -> float:
     return (number >> 10) / 2**53
 
 
-def rank(severity: float, width: int) -> int:
-    """From all to none, in equal ratios: the last few directions matter most."""
-    return round((width + 1) ** (1 - severity) - 1)
-
-
-def _mixed(damage, states, other):
-    """Of the same spread, if both have it."""
-    return (1 - damage.severity) ** 0.5 * states + damage.severity**0.5 * other
-
-
-def _images_hit(damage, numbers, like: torch.Tensor) -> torch.Tensor:
-    return torch.tensor([uniform(number) < damage.severity for number in numbers], device=like.device)[:, None, None]
-
-
-def _favoured(damage, like: torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.one_hot(torch.tensor(damage.seed % like.shape[-1]), like.shape[-1]).to(like)
-
-
-def _strength(damage) -> float:
-    """In logits, whose scale differs from model to model."""
-    return min(math.tan(damage.severity * math.pi / 2), HIGHEST)
+@functools.cache
+def order(seed: int, count: int) -> torch.Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
 @functools.cache
 def _directions(seed: int, width: int) -> torch.Tensor:
     """Orthonormal directions, float32 [width, width], one a column, drawn evenly."""
-    return torch.linalg.qr(drawn(seed, width, width).double()).Q.float()
-
-
-@functools.cache
-def order(seed: int, count: int) -> torch.Tensor:
-    return torch.randperm(count, generator=seeded(seed))
+    drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(seed))
+    return torch.linalg.qr(drawn.double()).Q.float()

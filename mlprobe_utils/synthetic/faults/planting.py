@@ -198,14 +198,16 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                 artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
+                planted["mode"] = planted["fault"].map(
+                    {fault.slug: fault.expected for fault in fault_card.all_faults()}
+                )
                 for case in planted.to_dict("records"):
-                    mode = fault_card.mode_of(case["module"], case["destroys"]) if case["fault"] else None
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
                     found = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
                     found = found.drop_duplicates(["image", "point", "pooling", "seed"])
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
-                    cases.append(case | {"mode": mode} | laboratory_results.flat(losses(correct, drawn, RECIPE)))
+                    cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
