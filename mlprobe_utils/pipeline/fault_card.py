@@ -77,7 +77,7 @@ class Fault(Card):
 
     @property
     def expected(self) -> str:
-        """The failure mode that the diagnosis should find: where the class is kept, that no answer says what is there."""
+        """The failure mode that the diagnosis should find; of a fault that keeps the class the read-out gap."""
         return MODE_OF[self.module if self.destroys else ANSWER]
 
     def place(self, points: list[str]) -> str | None:
