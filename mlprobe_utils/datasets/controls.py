@@ -103,23 +103,24 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
     return pd.concat(frames, ignore_index=True)
 
 
-def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
-    """Rows of the test images (schema `rows.SCHEMA`) for the reference, fitted on the train images as probes are.
+def reference_rows(image_set: ImageSet, split_rule: str, others: ImageSet | None = None) -> pd.DataFrame:
+    """Rows of the test images, or those of `others`, for the reference, fitted on the train images as probes are.
     Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class with
     fewer than two train images."""
-    training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
+    shown = others or image_set
+    training, tested = image_set.rows_of(split_rule, "train"), shown.rows_of(split_rule, "test")
     counts = training["option"].value_counts()
     if counts.min() < 2:
         where = f"split '{split_rule}' of '{image_set.card.slug}'"
         raise InputError(f"{where}: the reference needs two train images of each class, found {counts.to_dict()}")
-    pixels = map(image_set.pixels, [*training.index, *tested.index])
+    pixels = [*map(image_set.pixels, training.index), *map(shown.pixels, tested.index)]
     grey = [Image.fromarray(own).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX) for own in pixels]
     features = image_features(np.stack([np.asarray(image, np.float32) for image in grey]))
     machine = make_pipeline(StandardScaler(), SVC(C=PENALTY))
     model = CalibratedClassifierCV(machine, cv=min(FOLDS, counts.min()), ensemble=False)
     model.fit(features[: len(training)], training["option"])
     found = pd.DataFrame(model.predict_proba(features[len(training) :]), columns=model.classes_)
-    return _test_rows(image_set, split_rule, found, CLASSICAL)
+    return _test_rows(shown, split_rule, found, CLASSICAL)
 
 
 def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, control: str) -> pd.DataFrame:

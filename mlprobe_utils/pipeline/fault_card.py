@@ -95,6 +95,10 @@ class DamagedModel:
         return f"{self.fault.name} ({self.strength})"
 
     @property
+    def is_strongest(self) -> bool:
+        return self.points_lost == max(load_book().planted_faults.strengths.values())
+
+    @property
     def mode(self) -> str:
         """The failure mode that the diagnosis should find."""
         return MODE_OF[self.fault.module]

@@ -111,6 +111,19 @@ class Place:
         folder = self.folder.parents[1] / f"{results.CONTROLS}-{self.split_rule}"
         return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split_rule": self.split_rule})
 
+    def fresh(self) -> Artefact:
+        """Phantoms that nothing else is made from, as many of each class as are tested: of all models."""
+        folder, card = self.folder.parents[1] / f"{results.FRESH}-{self.split_rule}", self.image_set.card
+        inputs = {"data": self.image_set.data_hash, "split_rule": self.split_rule, "recipe": card.recipe}
+        return Artefact(folder, "fresh phantoms", inputs | {"number": load_book().replication})
+
+    def replication(self) -> Artefact:
+        """What is predicted for the fresh phantoms in the states of SEEDED."""
+        healthy, runs = self.healthy, [run for run in SEEDED if run in self.states()]
+        upstream = [healthy.fresh(), *(make(run) for make in (self.features, self.predictions) for run in runs)]
+        recipe = {"seeds": self.protocol.probe_seeds} | self._probe_and_answer()
+        return self._made(results.REPLICATION, "replication", upstream=upstream, recipe=recipe)
+
     def classifier(self, trainable: str, run: int) -> Artefact:
         rate = getattr(self.protocol.vision_training, f"learning_rate_{trainable}")
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
@@ -140,6 +153,7 @@ class Place:
         yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (self.lens(), self.probes(), self.transfer(), self.controls())
+        yield from [self.replication()] if self.image_set.card.synthetic else []
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
         """What a discussion needs beyond that, on a data set that it is about."""
@@ -156,6 +170,7 @@ class Place:
         yield self.calibration()
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
+            yield from [one.replication()] if one.planted.is_strongest else []
 
     def of_trial(self, trial: Trial, faults: list[Fault]) -> Iterator[Artefact]:
         yield from (self.image_controls(), *map(self.adapter, self.runs()))

@@ -18,7 +18,6 @@ from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.evaluation.diagnosis import losses
-from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
@@ -26,7 +25,7 @@ from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
-from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
 from mlprobe_utils.pipeline.variants import load_discussion
@@ -36,6 +35,7 @@ from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
 from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
+from mlprobe_utils.synthetic.replication import make_replication, module_ends
 from mlprobe_utils.training.prediction import answer_batch
 
 CASE = ["case", "run", "fault", "module", "wanted", "severity"]
@@ -61,6 +61,9 @@ def run_whole_model(
     model_steps.make_model(everything)
     model_steps.make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:
+        if work.image_set.card.synthetic:
+            with work.step(REPLICATED):
+                make_replication(work)
         if work.image_set.card.slug in planted:
             with work.step(CALIBRATED):
                 make_calibration(work)
@@ -89,6 +92,8 @@ def make_damaged(work: Work) -> None:
             features = own.features(DAMAGED_RUN)
             features.make(partial(artefacts.link, features.upstream[0].folder))
         model_steps.make_probes(own)
+        if own.planted.is_strongest:
+            make_replication(own)
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
@@ -136,12 +141,6 @@ def make_cases(work: Work, undamaged: bool) -> None:
 
     if processes().is_main_process:
         work.trial(trial, faults).make(fill)
-
-
-def module_ends(features: model_steps.Features) -> model_steps.Features:
-    """Those of the ends of the modules, which the diagnosis reads."""
-    last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
-    return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
 
 
 @torch.inference_mode()
