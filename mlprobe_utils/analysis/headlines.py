@@ -1,11 +1,10 @@
-"""The sentences of the front page as claims, each a function of rows: evaluated on those of the test images, and once
-more on those of phantoms that nothing else is made from. A claim held where its verdict is the same on both. Both times
-the answers are those of DIAGNOSED_RUN, and the means are over models and phantom sets."""
+"""The front page's sentences as claims, each a function of rows: of those of the test images, and once more of those of
+phantoms that nothing else is made from. A claim held where its verdict is the same on both. Both times answers are
+those of the first run, and means are over models and phantom sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import NamedTuple
+from dataclasses import replace
+from functools import partial
 
 import pandas as pd
 
@@ -15,104 +14,84 @@ from mlprobe_utils.evaluation.names import CONNECTOR, IMAGE_TOKENS, OUTPUT, VISI
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.pipeline.fault_card import DamagedModel
+from mlprobe_utils.pipeline.fault_card import ROWS, DamagedModel
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import REPLICATION, Selection
-from mlprobe_utils.pipeline.tested import groups, test_images
+from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats.intervals import RECIPE
 
-WAY = {  # site -> the step that leads to it
+STEPS = {  # the site that a step leads to -> in words
     CONNECTOR: "from the vision tower to the connector",
     IMAGE_TOKENS: "from the connector to the LLM's last layer",
     OUTPUT: "from the LLM's last layer to the answer",
 }
 NOT_AGAIN = "not tested once more: fresh images can be drawn of phantom sets alone"
+Found = tuple[str, object]  # in words, and the verdict
+# of the accuracy (percent, stage by site), and the main failure mode of each fine-tuned model on each data set, or null
+Claim = Callable[[pd.DataFrame, pd.Series], Found]
 
 
-class Found(NamedTuple):
-    words: str
-    verdict: object  # what has to be the same on other images
+def lead_of_probes(stage: str, sites: pd.DataFrame, modes: pd.Series) -> Found:
+    lead = sites.at[stage, IMAGE_TOKENS] - sites.at[stage, OUTPUT]
+    return f"{lead:+.1f} points", lead > 0
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What is predicted for some images: rows as of `results.end_rows`, `prediction_rows` and `reference_rows`."""
-
-    probed: pd.DataFrame
-    predicted: pd.DataFrame
-    reference: pd.DataFrame
-    image_sets: Mapping[str, ImageSet]  # whose test images these are
-    split_rule: str
-    thresholds: Mapping[str, Mapping[str, float]]
-    planted: Sequence[DamagedModel] = ()
-
-    @cached_property
-    def means(self) -> pd.DataFrame:
-        """Percent correct by stage and site."""
-        records, answers = [], tables.by_state(self.predicted)
-        for state, rows, _, images in groups(self.probed, STATE, self.image_sets, self.split_rule):
-            correct = site_outcomes(rows, answers[(*state.values(),)], None, images)
-            records.append(state | {site: 100 * own.mean() for site, own in correct.items()})
-        return pd.DataFrame(records).groupby("stage").mean(numeric_only=True)
-
-    @cached_property
-    def diagnoses(self) -> pd.DataFrame:
-        rows = self.probed[self.probed["stage"] == "finetuned"], self.predicted, self.reference
-        return tables.diagnoses(*rows, self.image_sets, self.split_rule, self.thresholds, [RECIPE])
+def least_favourable_step(sites: pd.DataFrame, modes: pd.Series) -> Found:
+    steps = sites.loc["finetuned", [VISION_TOWER, *STEPS]].diff()[[*STEPS]]
+    return f"{STEPS[steps.idxmin()]}, {steps.min():+.1f} points", steps.idxmin()
 
 
-def lead_of_probes(found: Evidence, stage: str) -> Found:
-    lead = found.means.at[stage, IMAGE_TOKENS] - found.means.at[stage, OUTPUT]
-    return Found(f"probes lead by {lead:+.1f} points", lead > 0)
+def losses_named(sites: pd.DataFrame, modes: pd.Series) -> Found:
+    return f"{modes.notna().sum()} of {len(modes)} pairs", modes.dropna().to_dict()
 
 
-def least_favourable_step(found: Evidence) -> Found:
-    steps = found.means.loc["finetuned", [VISION_TOWER, *WAY]].diff()[[*WAY]]
-    return Found(f"{WAY[steps.idxmin()]}, {steps.min():+.1f} points", steps.idxmin())
+def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd.Series) -> Found:
+    right = modes == modes.index.get_level_values("model").map({one.slug: one.mode for one in planted})
+    return f"{right.sum()} of {len(right)} cases", right.to_dict()
 
 
-def losses_named(found: Evidence) -> Found:
-    """The verdict is the main failure mode of every pair of model and data set."""
-    short = tables.in_short(found.diagnoses).set_index(["dataset", "model"])["main"]
-    return Found(f"in {short.notna().sum()} of {len(short)} pairs", short.dropna().to_dict())
-
-
-def faults_diagnosed(found: Evidence) -> Found:
-    """The verdict is which of the faults are diagnosed correctly."""
-    right = tables.against_planted(found.diagnoses, found.planted).set_index("model")["detected"] == "yes"
-    return Found(f"in {right.sum()} of {len(right)} cases", right.to_dict())
-
-
-CLAIMS: dict[str, Callable[[Evidence], Found]] = {
-    "before": lambda found: lead_of_probes(found, "pretrained"),
-    "after": lambda found: lead_of_probes(found, "finetuned"),
+CLAIMS: dict[str, Claim] = {
+    "before": partial(lead_of_probes, "pretrained"),
+    "after": partial(lead_of_probes, "finetuned"),
     "step": least_favourable_step,
     "losses": losses_named,
 }
-OF_FAULTS = {"faults": faults_diagnosed}
 
 
 def once_more(
-    claims: Mapping[str, Callable[[Evidence], Found]],
-    selection: Selection,
-    image_sets: Mapping[str, ImageSet],
-    planted: Sequence[DamagedModel] = (),
+    claims: Mapping[str, Claim], selection: Selection, image_sets: Mapping[str, ImageSet]
 ) -> Iterator[tuple[str, str]]:
     """Each claim's name, and in words what is found on the test images of the phantom sets and on as many fresh ones.
     Raises InputError for what was not run."""
-    datasets = tuple(slug for slug in selection.datasets if load_data_card(slug).synthetic)
-    if not datasets:
+    own = replace(selection, datasets=tuple(d for d in selection.datasets if load_data_card(d).synthetic))
+    if not own.datasets:
         yield from dict.fromkeys(claims, NOT_AGAIN).items()
         return
-    own = replace(selection, datasets=datasets)
-    drawn = [results.gather(own, [REPLICATION], f"{name}.parquet") for name in ("probes", "predictions", "reference")]
-    drawn[2] = drawn[2].drop_duplicates(["dataset", "image"])  # which every model has
-    sets = {slug: test_images(image_sets[slug], rows) for slug, rows in drawn[2].groupby("dataset")}
-    whole = replace(own, models=tuple(dict.fromkeys(model.partition("+")[0] for model in own.models)))
-    rows = results.end_rows(own), results.prediction_rows(own), results.reference_rows(whole)
-    given = selection.split_rule, tables.thresholds_of(own), planted
-    tested, fresh = Evidence(*rows, image_sets, *given), Evidence(*drawn, sets, *given)
+    healthy = replace(own, models=tuple(dict.fromkeys(model.partition("+")[0] for model in own.models)))
+    tested = results.end_rows(own), results.prediction_rows(own), results.reference_rows(healthy), image_sets
+    drawn = results.gather(own, [REPLICATION], ROWS)
+    of_images, probed = drawn["control"].notna(), drawn["point"].notna()
+    reference = drawn[of_images].drop_duplicates(["dataset", "image"])  # which every model's rows hold
+    images = reference.assign(split_paper="test", split_clean="test", patient=None, duplicate_group=None)
+    images = images.rename(columns={"label": "option"}).groupby("dataset")
+    fresh = {slug: replace(image_sets[slug], manifest=own.reset_index(drop=True)) for slug, own in images}
+    again = drawn[probed], drawn[~probed & ~of_images], reference, fresh
+    evidence = [_evidence(own, *rows) for rows in (tested, again)]
     for name, claim in claims.items():
-        here, there = claim(tested), claim(fresh)
-        verb = "held" if here.verdict == there.verdict else "did not hold"
-        yield name, f"{verb} on {len(drawn[2])} fresh phantoms: {there.words} there, {here.words} on the test images"
+        (here, verdict), (there, other) = (claim(*one) for one in evidence)
+        held = "held" if verdict == other else "did not hold"
+        yield name, f"{held} on {len(reference)} fresh phantoms: {there} there, {here} on the test images"
+
+
+def _evidence(
+    selection: Selection, probed: pd.DataFrame, predicted: pd.DataFrame, reference: pd.DataFrame, sets: Mapping
+) -> tuple[pd.DataFrame, pd.Series]:
+    """What a claim takes."""
+    records, answers, split_rule = [], tables.by_state(predicted), selection.split_rule
+    for state, rows, _, images in groups(probed, STATE, sets, split_rule):
+        correct = site_outcomes(rows, answers[(*state.values(),)], None, images)
+        records.append(state | {site: 100 * own.mean() for site, own in correct.items()})
+    given = reference, sets, split_rule, tables.thresholds_of(selection), [RECIPE]
+    found = tables.in_short(tables.diagnoses(probed[probed["stage"] == "finetuned"], predicted, *given))
+    sites = pd.DataFrame(records).groupby("stage").mean(numeric_only=True)
+    return sites, found.set_index(["dataset", "model"])["main"]

@@ -113,14 +113,14 @@ class Place:
 
     def fresh(self) -> Artefact:
         """Phantoms that nothing else is made from, as many of each class as are tested: of all models."""
-        folder, card = self.folder.parents[1] / f"{results.FRESH}-{self.split_rule}", self.image_set.card
-        inputs = {"data": self.image_set.data_hash, "split_rule": self.split_rule, "recipe": card.recipe}
-        return Artefact(folder, "fresh phantoms", inputs | {"number": load_book().replication})
+        inputs = {"data": self.image_set.data_hash, "split_rule": self.split_rule}
+        inputs |= {"recipe": self.image_set.card.recipe, "number": load_book().replication}
+        return Artefact(self.folder.parents[1] / f"{results.FRESH}-{self.split_rule}", "fresh phantoms", inputs)
 
     def replication(self) -> Artefact:
         """What is predicted for the fresh phantoms in the states of SEEDED."""
-        healthy, runs = self.healthy, [run for run in SEEDED if run in self.states()]
-        upstream = [healthy.fresh(), *(make(run) for make in (self.features, self.predictions) for run in runs)]
+        runs = [run for run in SEEDED if run in self.states()]
+        upstream = [self.healthy.fresh(), *map(self.features, runs), *map(self.predictions, runs)]
         recipe = {"seeds": self.protocol.probe_seeds} | self._probe_and_answer()
         return self._made(results.REPLICATION, "replication", upstream=upstream, recipe=recipe)
 

@@ -19,7 +19,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "phantom": Stage(1, ("synthetic.phantoms.making",)),
-    "fresh phantoms": Stage(1, ("synthetic.replication",)),
+    "fresh phantoms": Stage(1, ("synthetic.faults.planting",)),
     "manifest": Stage(4, ("pipeline.images",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
@@ -35,6 +35,6 @@ STAGES = {
     "image controls": Stage(2, ("datasets.controls",)),
     "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.model_steps")),
     "calibration": Stage(2, ("synthetic.faults.calibration",)),
-    "replication": Stage(1, ("synthetic.replication", "pipeline.model_steps")),
+    "replication": Stage(1, ("synthetic.faults.planting",)),
     "trial": Stage(2, ("synthetic.faults.planting",)),
 }

@@ -67,13 +67,6 @@ def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples
     return resample(own), list(tested["image"])
 
 
-def test_images(image_set: ImageSet, rows: pd.DataFrame) -> ImageSet:
-    """An image set of the images of some rows, one an image, each a patient of its own: by any rule its test set."""
-    table = rows[["image", "label"]].rename(columns={"label": "option"}).reset_index(drop=True)
-    table = table.assign(**dict.fromkeys(["split_paper", "split_clean"], "test"), patient=None, duplicate_group=None)
-    return replace(image_set, manifest=table, data_hash=rows["data_hash"].iloc[0])
-
-
 def of_tested(found: Outcomes, images: list[str], whose: str) -> Outcomes:
     """The outcomes, if their images are `images`, from `resamples_of_tested`. Raises InputError, naming `whose`."""
     if found.images != images:

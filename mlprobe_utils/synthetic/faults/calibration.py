@@ -112,9 +112,7 @@ def batched(items: Sequence, size: int) -> list:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def fresh_images(
-    card: DataCard, settings: Images, labels: Iterable[str], part: int, stream: str = "oracle"
-) -> list[np.ndarray]:
+def fresh_images(card: DataCard, settings: Images, labels: Iterable, part: int, stream="oracle") -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
     recipe, images = read_recipe(card), []
     kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # as a file of the set gives it back: JPEG loses a little

@@ -1,5 +1,6 @@
 """Models with planted faults: those of a book, and the laboratory's, whose cases the diagnosis is judged by. Of the
-latter only sites after the damage are extracted and probed: all before are the intact model's."""
+latter only sites after the damage are extracted and probed: all before are the intact model's.
+And what any model predicts for fresh phantoms, on which the front page's sentences are tested once more."""
 
 import datetime
 import itertools
@@ -14,16 +15,20 @@ import pandas as pd
 import torch
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.files import file_hash, write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.datasets.controls import reference_rows as rows_of_reference
 from mlprobe_utils.evaluation.diagnosis import losses
+from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
-from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
+from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, Selection, reference_rows, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
@@ -33,11 +38,11 @@ from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
-from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
+from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, load_damages, make_calibration
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
-from mlprobe_utils.synthetic.replication import make_replication, module_ends
 from mlprobe_utils.training.prediction import answer_batch
 
+PIXELS = "pixels.npy"  # of fresh phantoms
 CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
@@ -96,6 +101,43 @@ def make_damaged(work: Work) -> None:
             make_replication(own)
 
 
+def make_replication(work: Work) -> None:
+    """Rows of the fresh phantoms: of the reference, the final output, and probes of every seed at the modules' ends."""
+    if processes().is_main_process:
+        (fresh := work.healthy.fresh()).make(partial(_draw, work))
+        work.replication().make(partial(_replicate, work, fresh.folder))
+
+
+def _draw(work: Work, folder: Path) -> None:
+    """Phantoms of the test images' classes, and the rows of the reference, which is fitted on the train images."""
+    images, card = work.images("test"), work.image_set.card
+    given = card, work.protocol.images, images["label"], load_book().replication, "replication"
+    np.save(folder / PIXELS, drawn := np.stack(fresh_images(*given)))
+    images["image"] = [f"fresh-{number:04d}" for number in range(len(images))]
+    rows = rows_of_reference(work.image_set, work.split_rule, images, drawn)
+    write_rows(rows.assign(data_hash=file_hash(folder / PIXELS)), folder / fault_card.ROWS)
+
+
+def _replicate(work: Work, drawn: Path, folder: Path) -> None:
+    """Probes are fitted again, on the train images' features as they are kept."""
+    pixels, rows = np.load(drawn / PIXELS), artefacts.read_rows(drawn / fault_card.ROWS)
+    images = rows[["image", "label", "split"]].rename(columns={"label": "option"})
+    features, answers, name = {}, {}, work.planted and work.planted.fault.slug
+    batches = [work.encoder.questions(batch) for batch in batched(pixels, work.answering.batch_size)]
+    given, synonyms = (work.encoder, work.options, work.answering.max_new_tokens), work.image_set.card.synonyms
+    for run in (run for run in SEEDED if run in work.states()):
+        with work.state(run):
+            parts = [module_ends(features_of(work.loaded, questions)) for questions in batches]
+            texts = pd.concat([answer_batch(work.loaded, questions, *given)["text"] for questions in batches])
+        for site, tensor in module_ends(load_features(work.features(run).folder / FEATURES)).items():
+            tensors = tensor[: len(work.images("train"))], *(part[site] for part in parts)  # the former come first
+            features[name, run, site] = torch.cat(tensors)
+        answers[name, run] = [work.encoder.answer(text, work.options, synonyms)["parsed"] for text in texts]
+    found = _rows(work, pd.concat([work.images("train"), images], ignore_index=True), features, answers)
+    found = pd.concat([found.assign(data_hash=rows["data_hash"].iloc[0]), rows], ignore_index=True)
+    write_rows(found, folder / fault_card.ROWS)
+
+
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
     """Makes what is not current of a model's cases on some phantom sets, the intact model first; `undamaged`: without
     faults, for a model that others were trained on from. Raises InputError for a set of real images, a fault without a
@@ -141,6 +183,12 @@ def make_cases(work: Work, undamaged: bool) -> None:
 
     if processes().is_main_process:
         work.trial(trial, faults).make(fill)
+
+
+def module_ends(features: model_steps.Features) -> model_steps.Features:
+    """Those of the ends of the modules, which the diagnosis reads."""
+    last = {(key[0], key.split("/")[1]): key for key in features}  # in the order the data flows
+    return {last[place]: features[last[place]] for place in PROBED_SITES.values()}
 
 
 @torch.inference_mode()

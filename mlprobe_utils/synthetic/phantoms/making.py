@@ -19,7 +19,7 @@ from mlprobe_utils.synthetic.phantoms import ultrasound
 from mlprobe_utils.synthetic.phantoms.canvas import Shortcut, generator
 from mlprobe_utils.synthetic.phantoms.modalities import DRAWN, draw
 
-MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray", "folder": "whirlpool"}  # layout -> modality
+MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray", "folder": "whirlpool"}  # of a layout
 SPLITS = ("all", "train", "val", "test")  # their order is part of an image's seed; "all" without official splits
 JPEG_QUALITY = 92
 PATHS = {  # layout, or class where names differ -> path in the release; focal pneumonia is of bacteria

@@ -40,10 +40,8 @@ def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndar
     return scan(*tissue(parameters, rng), parameters, rng, side)
 
 
-def scan(
-    level: np.ndarray, attenuation: np.ndarray, parameters: dict, rng: np.random.Generator, side: int
-) -> np.ndarray:
-    """What a scanner shows of maps as of `tissue`, float [side, side] from 0 black to 1 white."""
+def scan(level: np.ndarray, attenuation: np.ndarray, parameters: dict, rng: np.random.Generator, side: int):
+    """What is seen of maps as of `tissue`, as `brightness`."""
     shown = b_mode(echo(10 ** (level / 20), rng), loss(attenuation), parameters["compensation"], parameters["gain"])
     return canvas.enlarge(shown, side)
 
