@@ -137,9 +137,10 @@ from functools import partial
 strong = [one for one in damaged.planted if one.is_strongest]
 of_strong = replace(places[0], models=tuple(one.slug for one in strong))
 claimed = {"faults": partial(headlines.faults_found, strong)}
-for fault, held in headlines.once_more(
-    claimed, of_strong, damaged.image_sets
-):
+
+# %% tags=["remove-input"]
+of_strongest = claimed, of_strong, damaged.image_sets
+for fault, held in headlines.once_more(*of_strongest):
     glue(f"again_{fault}", held)
 
 # %% [markdown]

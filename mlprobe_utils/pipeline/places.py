@@ -153,7 +153,7 @@ class Place:
         yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (self.lens(), self.probes(), self.transfer(), self.controls())
-        yield from [self.replication()] if self.image_set.card.synthetic else []
+        yield from (self.fresh(), self.replication()) if self.image_set.card.synthetic else ()
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
         """What a discussion needs beyond that, on a data set that it is about."""
