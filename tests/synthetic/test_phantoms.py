@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from seen_by import BOUND, LEAD, drawn_afresh, lead, network, predicted, seen_by
-from sklearn.neighbors import NearestCentroid
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
@@ -77,17 +76,6 @@ def test_an_image_does_not_depend_on_the_counts(sets, tmp_path):
         np.testing.assert_array_equal(*found)
 
 
-def test_a_mask_is_where_the_lesion_is(sets):
-    folder, darker = sets["busi-phantom"], []
-    for row in read_table(folder).itertuples():
-        mask = np.asarray(Image.open(folder / row.path.replace(".png", "_mask.png")))
-        image = np.asarray(Image.open(folder / row.path)).astype(float)
-        assert mask.any() == (row.label != "normal")
-        if row.label != "normal":
-            darker.append(image[mask].mean() < image[~mask].mean())
-    assert np.mean(darker) > 0.97
-
-
 def test_streams_of_captions_and_data_sets_never_meet():
     places = itertools.product(STREAMS, range(4), range(50))
     drawn = {place: generator(*place[:2], 0, place[2]).random() for place in places}
@@ -105,19 +93,6 @@ def test_bad_recipes_and_unknown_sets_and_classes():
         command.drawn(card, command.read_recipe(card), "dataset", "tumour", 0)
     with pytest.raises(InputError, match=r"not a phantom.*busi-phantom"):
         command.make("busi")
-
-
-@each_set
-def test_a_weak_classifier_finds_something_but_not_much(slug, sets):
-    """The nearest class mean of the grey levels, about 70 %; 150 to 624 test images leave a 95 % interval of 4 to 8
-    points on either side, and the bounds a little more."""
-    table, counts = read_table(sets[slug]), load_data_card(slug).test_counts
-    # where there is no official split, the first of each class are tested
-    test = table.groupby("label").cumcount() < table["label"].map(counts) if counts else table["split"] == "test"
-    flat = read_images(sets[slug], table["path"]).reshape(len(table), 32, 2, 32, 2).mean((2, 4)).reshape(len(table), -1)
-    training = ~test & (table["split"] != "val")
-    score = NearestCentroid().fit(flat[training], table["label"][training]).score(flat[test], table["label"][test])
-    assert 0.56 <= score <= 0.84
 
 
 @pytest.mark.nightly
@@ -260,16 +235,6 @@ def test_an_opacity_is_on_the_side_that_its_caption_says():
     assert 40 < column < 50  # the patient's left is on the right of the image
 
 
-@each_modality
-def test_other_sides_show_the_same_picture(modality):
-    for label in MODALITIES[modality].LABELS:
-        drawn = [draw(modality, label, generator("dataset", 5, 1), side) for side in (64, 32, 200)]
-        assert [image.shape for image, _ in drawn] == [(64, 64), (32, 32), (200, 200)]
-        assert drawn[0][1] == drawn[1][1] == drawn[2][1]
-        coarse = [np.asarray(Image.fromarray(a).resize((8, 8), Image.Resampling.BOX)).ravel() for a, _ in drawn]
-        assert np.corrcoef(coarse)[0, 1:].min() > 0.9
-
-
 def drawn(make, n: int, *args, **fields) -> tuple[np.ndarray, list[str], list[str]]:
     """Images, questions and answers of the first n."""
     images, questions, answers = zip(*[make(*args, i, **fields) for i in range(n)], strict=True)
@@ -346,14 +311,6 @@ def test_questioned_shapes(monkeypatch):
     yes = [answer == "Yes" for question, answer in zip(asked, answers, strict=True) if "'Yes'" in question]
     assert 0.35 < np.mean(yes) < 0.65
     assert sum("', or '" in question for question in asked) == 100
-
-
-def test_medical_sentences():
-    said = dict(medical_sentence(i, 0) for i in range(400))
-    assert said["Is a malignant lesion irregular? Please answer 'Yes' or 'No'."] == "Yes"
-    assert said["Is a benign lesion irregular? Please answer 'Yes' or 'No'."] == "No"
-    assert "irregular taller lesion" in said["What does a malignant lesion look like?"]
-    assert all(answer in question for question, answer in said.items() if "Please" in question)
 
 
 def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer(monkeypatch):
