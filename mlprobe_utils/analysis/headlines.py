@@ -4,7 +4,6 @@ those of the first run, and means are over models and phantom sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import pandas as pd
 
@@ -31,18 +30,14 @@ Found = tuple[str, object]  # in words, and the verdict
 Claim = Callable[[pd.DataFrame, pd.Series], Found]
 
 
-def lead_of_probes(stage: str, sites: pd.DataFrame, modes: pd.Series) -> Found:
-    lead = sites.at[stage, IMAGE_TOKENS] - sites.at[stage, OUTPUT]
+def lead_of_probes(accuracy: pd.Series) -> Found:
+    lead = accuracy[IMAGE_TOKENS] - accuracy[OUTPUT]
     return f"{lead:+.1f} points", lead > 0
 
 
-def least_favourable_step(sites: pd.DataFrame, modes: pd.Series) -> Found:
-    steps = sites.loc["finetuned", [VISION_TOWER, *STEPS]].diff()[[*STEPS]]
+def least_favourable_step(accuracy: pd.Series) -> Found:
+    steps = accuracy[[VISION_TOWER, *STEPS]].diff()[1:]
     return f"{STEPS[steps.idxmin()]}, {steps.min():+.1f} points", steps.idxmin()
-
-
-def losses_named(sites: pd.DataFrame, modes: pd.Series) -> Found:
-    return f"{modes.notna().sum()} of {len(modes)} pairs", modes.dropna().to_dict()
 
 
 def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd.Series) -> Found:
@@ -51,10 +46,10 @@ def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd
 
 
 CLAIMS: dict[str, Claim] = {
-    "before": partial(lead_of_probes, "pretrained"),
-    "after": partial(lead_of_probes, "finetuned"),
-    "step": least_favourable_step,
-    "losses": losses_named,
+    "before": lambda sites, modes: lead_of_probes(sites.loc["pretrained"]),
+    "after": lambda sites, modes: lead_of_probes(sites.loc["finetuned"]),
+    "step": lambda sites, modes: least_favourable_step(sites.loc["finetuned"]),
+    "losses": lambda sites, modes: (f"{modes.notna().sum()} of {len(modes)} pairs", modes.dropna().to_dict()),
 }
 
 
@@ -72,8 +67,8 @@ def once_more(
     drawn = results.gather(own, [REPLICATION], ROWS)
     of_images, probed = drawn["control"].notna(), drawn["point"].notna()
     reference = drawn[of_images].drop_duplicates(["dataset", "image"])  # which every model's rows hold
-    images = reference.assign(split_paper="test", split_clean="test", patient=None, duplicate_group=None)
-    images = images.rename(columns={"label": "option"}).groupby("dataset")
+    images = reference.assign(option=reference["label"], patient=None, duplicate_group=None)
+    images = images.assign(split_paper="test", split_clean="test").groupby("dataset")
     fresh = {slug: replace(image_sets[slug], manifest=own.reset_index(drop=True)) for slug, own in images}
     again = drawn[probed], drawn[~probed & ~of_images], reference, fresh
     evidence = [_evidence(own, *rows) for rows in (tested, again)]

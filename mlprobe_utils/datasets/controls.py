@@ -2,7 +2,6 @@
 vector machine on hand-crafted features: a lower bound of what can be learned from the same images without a pretrained
 model. Its features keep places, which the mean of a vision tower's tokens need not."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -88,8 +87,8 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
     width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each option's share as its
     probability."""
     manifest, options = image_set.manifest, image_set.card.options
-    tested = image_set.rows_of(split_rule, "test").assign(split="test")
-    fitted = manifest.index.difference(tested.index)
+    tested = image_set.rows_of(split_rule, "test").index
+    fitted = manifest.index.difference(tested)
     codes = pd.Categorical(manifest["option"], options).codes
     combination = pd.get_dummies(manifest[FORMAT].agg("|".join, axis=1)).to_numpy(float)
     sizes = np.log(manifest[["width", "height", "bytes"]].to_numpy(float))
@@ -99,41 +98,35 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
         regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
         model, own = DummyClassifier() if control == MAJORITY else regression, features.get(control, statistics)
         model.fit(own[fitted], codes[fitted])
-        found = pd.DataFrame(model.predict_proba(own[tested.index]), columns=np.take(options, model.classes_))
-        frames.append(_rows(image_set, split_rule, tested, found, control))
+        found = pd.DataFrame(model.predict_proba(own[tested]), columns=np.take(options, model.classes_))
+        frames.append(_test_rows(image_set, split_rule, found, control))
     return pd.concat(frames, ignore_index=True)
 
 
-def reference_rows(
-    image_set: ImageSet, split_rule: str, tested: pd.DataFrame | None = None, pixels: Iterable[np.ndarray] = ()
-) -> pd.DataFrame:
-    """Rows of the test images, or of others with their pixels, for the reference, fitted on the train images as probes
-    are. Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class
-    with fewer than two train images."""
-    training = image_set.rows_of(split_rule, "train")
-    if tested is None:
-        tested = image_set.rows_of(split_rule, "test").assign(split="test")
-        pixels = map(image_set.pixels, tested.index)
+def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
+    """Rows of the test images (schema `rows.SCHEMA`) for the reference, fitted on the train images as probes are.
+    Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class with
+    fewer than two train images."""
+    training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
     counts = training["option"].value_counts()
     if counts.min() < 2:
         where = f"split '{split_rule}' of '{image_set.card.slug}'"
         raise InputError(f"{where}: the reference needs two train images of each class, found {counts.to_dict()}")
-    squares = (Image.fromarray(own).convert("L") for own in [*map(image_set.pixels, training.index), *pixels])
-    grey = [image.resize((SIDE, SIDE), Image.Resampling.BOX) for image in squares]
+    pixels = map(image_set.pixels, [*training.index, *tested.index])
+    grey = [Image.fromarray(own).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX) for own in pixels]
     features = image_features(np.stack([np.asarray(image, np.float32) for image in grey]))
     machine = make_pipeline(StandardScaler(), SVC(C=PENALTY))
     model = CalibratedClassifierCV(machine, cv=min(FOLDS, counts.min()), ensemble=False)
     model.fit(features[: len(training)], training["option"])
     found = pd.DataFrame(model.predict_proba(features[len(training) :]), columns=model.classes_)
-    return _rows(image_set, split_rule, tested, found, CLASSICAL)
+    return _test_rows(image_set, split_rule, found, CLASSICAL)
 
 
-def _rows(
-    image_set: ImageSet, split_rule: str, tested: pd.DataFrame, found: pd.DataFrame, control: str
-) -> pd.DataFrame:
+def _test_rows(image_set: ImageSet, split_rule: str, found: pd.DataFrame, control: str) -> pd.DataFrame:
     options = image_set.card.options
     constants = {"model": None, "stage": None, "order": None, "dataset": image_set.card.slug, "split_rule": split_rule}
     constants |= {"data_hash": image_set.data_hash, "control": control}
+    tested = image_set.rows_of(split_rule, "test").assign(split="test")
     return image_rows(tested, options, found[options].to_numpy(), **constants)
 
 

@@ -193,8 +193,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
 
 
 def test_what_is_predicted_for_tested_images_is_predicted_for_the_same_as_fresh(own, tmp_path, monkeypatch):
-    pixels = [own.image_set.pixels(place) for place in own.images("test").index]  # of several sizes
-    monkeypatch.setattr(planting.np, "load", lambda file: pixels)
+    monkeypatch.setattr(planting, "_fresh", lambda work, folder: work.image_set)
     write_rows(results.reference_rows(ONE), tmp_path / ROWS)
     planting._replicate(own, tmp_path, tmp_path)
     rows = SCHEMA.validate(pd.read_parquet(tmp_path / ROWS))

@@ -18,7 +18,8 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import file_hash, write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
-from mlprobe_utils.datasets.controls import reference_rows as rows_of_reference
+from mlprobe_utils.datasets.controls import reference_rows as reference_of
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.diagnosis import losses
 from mlprobe_utils.evaluation.names import PROBED_SITES
 from mlprobe_utils.evaluation.outcomes import site_outcomes
@@ -42,7 +43,7 @@ from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, lo
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
 from mlprobe_utils.training.prediction import answer_batch
 
-PIXELS = "pixels.npy"  # of fresh phantoms
+IMAGES, PIXELS = "images.parquet", "pixels.bin"  # train images and fresh phantoms
 CASE = ["case", "run", "fault", "module", "wanted", "severity"]
 
 
@@ -109,33 +110,39 @@ def make_replication(work: Work) -> None:
 
 
 def _draw(work: Work, folder: Path) -> None:
-    """Phantoms of the test images' classes, and the rows of the reference, which is fitted on the train images."""
-    images, card = work.images("test"), work.image_set.card
-    given = card, work.protocol.images, images["label"], load_book().replication, "replication"
-    np.save(folder / PIXELS, drawn := np.stack(fresh_images(*given)))
-    images["image"] = [f"fresh-{number:04d}" for number in range(len(images))]
-    rows = rows_of_reference(work.image_set, work.split_rule, images, drawn)
-    write_rows(rows.assign(data_hash=file_hash(folder / PIXELS)), folder / fault_card.ROWS)
+    """The train images, phantoms of the test images' classes, and the rows of the reference about the latter."""
+    card, train, tested = work.image_set.card, work.images("train"), work.images("test")
+    drawn = fresh_images(card, work.protocol.images, tested["label"], load_book().replication, "replication")
+    pixels = np.stack([*map(work.image_set.pixels, train.index), *drawn])  # of one size
+    pixels.tofile(folder / PIXELS)
+    tested["image"] = [f"fresh-{number:04d}" for number in range(len(tested))]
+    images = pd.concat([train, tested]).assign(offset=np.arange(len(pixels)) * pixels[0].size)
+    write_parquet(images.drop(columns="split"), folder / IMAGES)
+    write_rows(reference_of(_fresh(work, folder), work.split_rule), folder / fault_card.ROWS)
+
+
+def _fresh(work: Work, folder: Path) -> ImageSet:
+    manifest = artefacts.read_rows(folder / IMAGES)
+    return replace(work.image_set, manifest=manifest, data_hash=file_hash(folder / PIXELS), folder=folder)
 
 
 def _replicate(work: Work, drawn: Path, folder: Path) -> None:
     """Probes are fitted again, on the train images' features as they are kept."""
-    pixels, rows = np.load(drawn / PIXELS), artefacts.read_rows(drawn / fault_card.ROWS)
-    images = rows[["image", "label", "split"]].rename(columns={"label": "option"})
-    features, answers, name = {}, {}, work.planted and work.planted.fault.slug
-    batches = [work.encoder.questions(batch) for batch in batched(pixels, work.answering.batch_size)]
+    own = replace(work, image_set=_fresh(work, drawn))
+    images, train = own.images("train", "test"), len(own.images("train"))
+    tested = batched(own.images("test").index, work.answering.batch_size)
     given, synonyms = (work.encoder, work.options, work.answering.max_new_tokens), work.image_set.card.synonyms
+    batches = [work.encoder.questions([*map(own.image_set.pixels, batch)]) for batch in tested]
+    features, answers, name = {}, {}, work.planted and work.planted.fault.slug
     for run in (run for run in SEEDED if run in work.states()):
         with work.state(run):
             parts = [module_ends(features_of(work.loaded, questions)) for questions in batches]
             texts = pd.concat([answer_batch(work.loaded, questions, *given)["text"] for questions in batches])
-        for site, tensor in module_ends(load_features(work.features(run).folder / FEATURES)).items():
-            tensors = tensor[: len(work.images("train"))], *(part[site] for part in parts)  # the former come first
-            features[name, run, site] = torch.cat(tensors)
+        for site, kept in module_ends(load_features(work.features(run).folder / FEATURES)).items():
+            features[name, run, site] = torch.cat([kept[:train], *(part[site] for part in parts)])
         answers[name, run] = [work.encoder.answer(text, work.options, synonyms)["parsed"] for text in texts]
-    found = _rows(work, pd.concat([work.images("train"), images], ignore_index=True), features, answers)
-    found = pd.concat([found.assign(data_hash=rows["data_hash"].iloc[0]), rows], ignore_index=True)
-    write_rows(found, folder / fault_card.ROWS)
+    rows = [_rows(own, images, features, answers), artefacts.read_rows(drawn / fault_card.ROWS)]
+    write_rows(pd.concat(rows, ignore_index=True), folder / fault_card.ROWS)
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:
