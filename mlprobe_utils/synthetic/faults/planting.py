@@ -113,10 +113,11 @@ def _draw(work: Work, folder: Path) -> None:
     """The train images, phantoms of the test images' classes, and the rows of the reference about the latter."""
     card, train, tested = work.image_set.card, work.images("train"), work.images("test")
     drawn = fresh_images(card, work.protocol.images, tested["label"], load_book().replication, "replication")
-    pixels = np.stack([*map(work.image_set.pixels, train.index), *drawn])  # of one size
-    pixels.tofile(folder / PIXELS)
+    pixels = [*map(work.image_set.pixels, train.index), *drawn]
+    (folder / PIXELS).write_bytes(b"".join(image.tobytes() for image in pixels))
     tested["image"] = [f"fresh-{number:04d}" for number in range(len(tested))]
-    images = pd.concat([train, tested]).assign(offset=np.arange(len(pixels)) * pixels[0].size)
+    images = pd.concat([train, tested]).assign(offset=np.cumsum([0, *(image.nbytes for image in pixels[:-1])]))
+    images[["stored_height", "stored_width"]] = [image.shape[:2] for image in pixels]
     write_parquet(images.drop(columns="split"), folder / IMAGES)
     write_rows(reference_of(_fresh(work, folder), work.split_rule), folder / fault_card.ROWS)
 
