@@ -190,12 +190,24 @@ glue("shortcut_majority", worst["majority class (%)"])
 # {glue:text}`shortcut_majority:.1f` % for the majority class. Any accuracy on that set has to be read against the
 # higher of the two.
 #
+# ## What grey levels alone score
+#
+# A good part of the class may be read off statistics of the grey levels, without any structure: see
+# [the controls](03_probing). A model that does no better on them need not have seen a shape. For the
+# opposite case there is one phantom set more, `whirlpool-phantom`, which no run has unless it is named in `DATASETS`. Its
+# two classes are mirror images: a whirl of bowel and vessels that turns clockwise, a sign of a twisted midgut
+# {cite:p}`shimanuki-1996`, or counterclockwise. Place, phase, gain and speckle are drawn alike for both, so that grey
+# levels, their changes and spectra have one distribution, and all the difference is in how the parts lie to each other.
+# What its controls score on it, what a small network learns from it, and what miniatures do, was measured once:
+# `benchmarks/README.md` holds the figures, with date and command.
+#
 # ## Takeaways
 #
 # - The instruction and its options are fixed: see [the classes](#the-classes).
 # - Small test sets make single points meaningless: see [splits](#splits).
-# - Duplicates, conflicts and file formats are ways to score without looking: see
-#   [duplicates and leaks](#duplicates-and-leaks) and [the file format](#what-the-file-format-alone-scores).
+# - Duplicates, conflicts, file formats and grey levels are ways to score without seeing a shape: see
+#   [duplicates and leaks](#duplicates-and-leaks), [the file format](#what-the-file-format-alone-scores) and
+#   [grey levels](#what-grey-levels-alone-score).
 
 # %% [markdown]
 # ## How this page was made

@@ -58,13 +58,11 @@ for stage in ("pretrained", "finetuned"):
     glue(f"unparsed_{stage}", unparsed[stage])
 
 # %% tags=["remove-input"]
-ways = {
-    "C end": "from the vision tower to the connector",
-    "L end": "from the connector to the LLM's last layer",
-    "final output": "from the LLM's last layer to the answer",
-}
-steps = means.loc["finetuned", sites].diff()[list(ways)]
-glue("step", ways[steps.idxmin()])
+from mlprobe_utils.analysis import headlines
+
+steps = means.loc["finetuned", sites].diff()[1:]
+steps.index = list(headlines.STEPS.values())
+glue("step", steps.idxmin())
 glue("step_points", steps.min())
 
 # %% tags=["remove-input"]
@@ -85,17 +83,27 @@ glue("diagnosed", int(short["main"].notna().sum()))
 glue("pairs", len(short))
 glue("modes", listed or "none")
 
+# %% tags=["remove-input"]
+of_run = chapter.selection, chapter.image_sets
+for claim, again in headlines.once_more(headlines.CLAIMS, *of_run):
+    glue(f"again_{claim}", again)
+
 # %% [markdown]
 # **What was found, on average.** Before fine-tuning a probe at the LLM's last layer predicts the class of
 # {glue:text}`probed_pretrained:.0f` % of the test images correctly; the models' own answers are right for
-# {glue:text}`answered_pretrained:.0f` %, and {glue:text}`unparsed_pretrained:.0f` % of them name no option. After it,
-# the probe is right for {glue:text}`probed_finetuned:.0f` %, and the answers are right for
-# {glue:text}`answered_finetuned:.0f` %. The least favourable step on the way is then the one {glue:text}`step`
-# ({glue:text}`step_points:+.1f` points).
+# {glue:text}`answered_pretrained:.0f` %, and {glue:text}`unparsed_pretrained:.0f` % of them name no option. (That probes
+# lead {glue:text}`again_before`.) After it, the probe is right for {glue:text}`probed_finetuned:.0f` %, and the answers are
+# right for {glue:text}`answered_finetuned:.0f` %. (Which of the two leads {glue:text}`again_after`.) The least favourable
+# step on the way is then the one {glue:text}`step` ({glue:text}`step_points:+.1f` points). (Which step it is
+# {glue:text}`again_step`.)
 #
 # **Single models.** A loss [between two fixed places](05_diagnosis) after fine-tuning is found in {glue:text}`diagnosed` of
 # {glue:text}`pairs` pairs of model and data set ({glue:text}`modes`). In the others nothing is lost, or less than the
-# test images can show.
+# test images can show. (Which pairs these are {glue:text}`again_losses`.)
+#
+# **Fresh phantoms**, named in brackets, are as many synthetic images as are tested, from random numbers of their own:
+# nothing was trained, chosen or tuned on them. Of them and of the test images, the brackets count phantom sets alone, and
+# of the answers those of the first run. Replication needs phantoms: a statement about real images is tested on none.
 
 # %% [markdown] tags=["needs-planted-faults"]
 # ## What a loss looks like
@@ -122,9 +130,22 @@ strongest = judged[judged["strength"] == damaged.planted[-1].strength]
 glue("strong_found", int((strongest["detected"] == "yes").sum()))
 glue("strong", len(strongest))
 
+# %% tags=["remove-input"]
+from dataclasses import replace
+from functools import partial
+
+strong = [one for one in damaged.planted if one.is_strongest]
+of_strong = replace(places[0], models=tuple(one.slug for one in strong))
+claimed = {"faults": partial(headlines.faults_found, strong)}
+
+# %% tags=["remove-input"]
+of_strongest = claimed, of_strong, damaged.image_sets
+for fault, held in headlines.once_more(*of_strongest):
+    glue(f"again_{fault}", held)
+
 # %% [markdown]
 # [The diagnosis](05_diagnosis) names the right failure mode in {glue:text}`strong_found` of {glue:text}`strong` cases of
-# the stronger faults.
+# the stronger faults. (Which cases these are {glue:text}`again_faults`.)
 
 # %% [markdown]
 # ## What next

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from mlprobe_utils.common.errors import InputError, unknown
-from mlprobe_utils.common.settings import Part, PercentagePoints, Words
+from mlprobe_utils.common.settings import Count, Part, PercentagePoints, Words
 from mlprobe_utils.evaluation.rows import SPLIT_RULES
 from mlprobe_utils.pipeline import cards
 from mlprobe_utils.pipeline.artefacts import ROOT
@@ -31,6 +31,7 @@ class Book(Card):
     models: list[Words] = Field(min_length=1, description="of the default, by slug")
     all: list[Words] = Field(min_length=1, description="of MODELS=all")
     planted_faults: PlantedFaults
+    replication: Count = Field(description="number of the fresh phantoms that headlines are tested on once more")
 
 
 def load_book() -> Book:

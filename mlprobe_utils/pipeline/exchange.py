@@ -46,7 +46,8 @@ def export_results(model: str, datasets: list[str], protocol: str, split_rule: s
         if not stale(own):
             discussed.append(card.slug)
             made += own
-    contents = {name: data for one in made for name, data in _contents(one).items()}
+    # whoever imports draws the same fresh phantoms
+    contents = {name: data for one in made if one.stage != "fresh phantoms" for name, data in _contents(one).items()}
     card = load_model_card(model)
     here = card.made_by or Path(card.source).expanduser().exists()
     card = card.model_dump(mode="json", exclude_defaults=True, exclude={*OWN_MACHINE})

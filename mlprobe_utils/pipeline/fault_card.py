@@ -171,6 +171,10 @@ class DamagedModel:
         return f"{self.fault.name} ({self.strength})"
 
     @property
+    def is_strongest(self) -> bool:
+        return self.points_lost == max(load_book().planted_faults.strengths.values())
+
+    @property
     def mode(self) -> str:
         """The failure mode that the diagnosis should find."""
         return self.fault.expected
@@ -199,7 +203,7 @@ def damaged_selection(selection: Selection) -> Selection:
 def phantom_twin(card: DataCard) -> DataCard:
     """The phantom set of a data set's layout; a phantom set is its own. Raises InputError where there is none."""
     for twin in [card, *map(load_data_card, slugs(DataCard))]:
-        if twin.synthetic and twin.layout == card.layout:
+        if twin.synthetic and (twin is card or twin.layout == card.layout != "folder"):
             return twin
     wrong = f"data set '{card.slug}': no phantom set has its layout ({card.layout}), and faults are measured on fresh"
     raise InputError(f"{wrong} phantoms: give data/datasets/ a card that is made by mlprobe_utils.synthetic.phantoms")

@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.fault_card import STEPS as TRIAL_STEPS
 from mlprobe_utils.pipeline.fault_card import damaged_models, damaged_selection, phantom_twin
 from mlprobe_utils.pipeline.images import load_image_set, located, manifest, phantom
 from mlprobe_utils.pipeline.places import places
-from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, STEPS
+from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED, STEPS
 from mlprobe_utils.pipeline.variants import Discussion, discussed_on, taking_part
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
 
@@ -127,6 +127,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
             yield from place.of_faults() if dataset in planted else ()
 
     steps = STEPS * len(datasets) + (CALIBRATED, PLANTED) * len(planted)
+    steps += tuple(REPLICATED for slug in datasets if load_data_card(slug).synthetic)
     steps += tuple(card.slug for card in cards for _ in discussed_on(card, run.datasets))
     command = ("model", model, *_options(run), *(["--discussions", *(card.slug for card in cards)] if cards else []))
     command += ("--planted", *planted) if planted else ()

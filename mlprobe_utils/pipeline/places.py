@@ -16,6 +16,7 @@ from mlprobe_utils.models.settings import RANDOM_SEED
 from mlprobe_utils.pipeline import artefacts, results
 from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import ModelCard, Protocol, load_model_card, load_protocol, recorded
+from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, damaged_models, load_trial, strengths
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
@@ -116,6 +117,19 @@ class Place:
         folder = self.folder.parents[1] / f"{results.CONTROLS}-{self.split_rule}"
         return Artefact(folder, "image controls", {"data": self.image_set.data_hash, "split_rule": self.split_rule})
 
+    def fresh(self) -> Artefact:
+        """Phantoms that nothing else is made from, as many of each class as are tested: of all models."""
+        inputs = {"data": self.image_set.data_hash, "split_rule": self.split_rule}
+        inputs |= {"recipe": self.image_set.card.recipe, "number": load_book().replication}
+        return Artefact(self.folder.parents[1] / f"{results.FRESH}-{self.split_rule}", "fresh phantoms", inputs)
+
+    def replication(self) -> Artefact:
+        """What is predicted for the fresh phantoms in the states of SEEDED."""
+        runs = [run for run in SEEDED if run in self.states()]
+        upstream = [self.healthy.fresh(), *map(self.features, runs), *map(self.predictions, runs)]
+        recipe = {"seeds": self.protocol.probe_seeds} | self._probe_and_answer()
+        return self._made(results.REPLICATION, "replication", upstream=upstream, recipe=recipe)
+
     def classifier(self, trainable: str, run: int) -> Artefact:
         rate = getattr(self.protocol.vision_training, f"learning_rate_{trainable}")
         recipe = recorded(self.protocol.fine_tuning, CHANGES_NOTHING) | {"learning_rate": rate, "way": trainable}
@@ -144,6 +158,7 @@ class Place:
         yield from (self.random_features(), self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (self.prompts(), self.lens(), self.probes(), self.transfer(), self.controls())
+        yield from (self.fresh(), self.replication()) if self.image_set.card.synthetic else ()
 
     def of_discussion(self, discussion: Discussion) -> Iterator[Artefact]:
         """What a discussion needs beyond that, on a data set that it is about."""
@@ -160,6 +175,7 @@ class Place:
         yield self.calibration()
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
+            yield from [one.replication()] if one.planted.is_strongest else []
 
     def of_trial(self, damaged: bool) -> Iterator[Artefact]:
         yield from (self.image_controls(), *map(self.adapter, self.runs()))

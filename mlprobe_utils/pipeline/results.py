@@ -2,10 +2,11 @@
 
 outputs/<protocol>/<data set>/data/                          manifest and working copies
 outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
+outputs/<protocol>/<data set>/fresh-<split>/                 phantoms that test the headlines once more
 outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /controls/, lens/, transfer/, prompts/, and tables of `scoring`
+                                             /controls/, lens/, transfer/, prompts/, replication/, tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
@@ -41,7 +42,7 @@ RANDOM_FEATURES = "features-random"
 PROMPT = "prompt.txt"  # beside the features: the question exactly as the model read it
 CONTROLS = "controls"
 SIZES = "adapter_sizes.json"
-LENS, TRANSFER, PROMPTS = "lens", "transfer", "prompts"
+LENS, TRANSFER, PROMPTS, FRESH, REPLICATION = "lens", "transfer", "prompts", "fresh", "replication"
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"

@@ -6,11 +6,11 @@ else `python tests/helpers/stage_lock.py`. A test fails until either is done. Pa
 
 from typing import NamedTuple
 
-# as lines of progress call them: the steps for one model on one data set, in order; those of faults; of pages
+# as lines of progress call them: the steps for one model on one data set, in order; those of faults; others
 STEPS = ("random weights", "fine-tuning", "answers", "prompts")
 STEPS += ("features", "logit lens", "probes", "layer transfer", "controls")
 CALIBRATED, PLANTED = "faults calibrated", "planted faults"
-NOTEBOOK = "notebook"
+REPLICATED, NOTEBOOK = "replication", "notebook"
 
 
 class Stage(NamedTuple):
@@ -20,6 +20,7 @@ class Stage(NamedTuple):
 
 STAGES = {
     "phantom": Stage(1, ("synthetic.phantoms.making",)),
+    "fresh phantoms": Stage(1, ("synthetic.faults.planting",)),
     "manifest": Stage(4, ("pipeline.images",)),
     "conversations": Stage(1, ("synthetic.miniatures.conversations",)),
     "miniature": Stage(1, ("synthetic.miniatures.making",)),
@@ -36,5 +37,6 @@ STAGES = {
     "image controls": Stage(2, ("datasets.controls",)),
     "vision tower alone": Stage(2, ("training.vision_classifier", "pipeline.model_steps")),
     "calibration": Stage(3, ("synthetic.faults.calibration",)),
+    "replication": Stage(1, ("synthetic.faults.planting",)),
     "trial": Stage(3, ("synthetic.faults.planting",)),
 }

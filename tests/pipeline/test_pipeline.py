@@ -14,15 +14,17 @@ from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.evaluation import names
 from mlprobe_utils.evaluation.question import OWN_PROMPT
-from mlprobe_utils.evaluation.rows import SCHEMA
+from mlprobe_utils.evaluation.rows import SCHEMA, write_rows
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.pipeline import artefacts, places, results, scoring, work
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
+from mlprobe_utils.pipeline.fault_card import ROWS
 from mlprobe_utils.probing.extraction import FEATURES as FEATURE_FILE
 from mlprobe_utils.probing.extraction import load_features
 from mlprobe_utils.probing.logit_lens import first_tokens, through_the_lens
 from mlprobe_utils.probing.probes import fit_probes
+from mlprobe_utils.synthetic.faults import planting
 from mlprobe_utils.training.prediction import answer_batch
 
 SELECTION = results.Selection(("tiny",), ("busi", "covid19-ct"), "miniature", "paper")
@@ -207,6 +209,19 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     assert len(shared) == 3 * len(rows) // (2 * seeds)  # of two runs before fine-tuning, and of the first after it
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
+
+
+def test_what_is_predicted_for_tested_images_is_predicted_for_the_same_as_fresh(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(planting, "_fresh", lambda work, folder: work.image_set)
+    write_rows(results.reference_rows(ONE), tmp_path / ROWS)
+    planting._replicate(own, tmp_path, tmp_path)
+    rows = SCHEMA.validate(pd.read_parquet(tmp_path / ROWS))
+    kinds = rows["point"].notna(), rows["point"].isna() & rows["control"].isna()
+    answers = results.prediction_rows(ONE).query("split == 'test' and (run == 0 or run.isna())")
+    for kind, expected, column in zip(kinds, (results.end_rows(ONE), answers), ("p_Normal", "parsed"), strict=True):
+        keys = ["stage", "point", "pooling", "seed", "image"]
+        found, own_rows = (one.sort_values(keys).reset_index(drop=True) for one in (rows[kind], expected))
+        pd.testing.assert_frame_equal(found[[*keys, column]], own_rows[[*keys, column]], atol=1e-4, check_dtype=False)
 
 
 def test_probes_are_read_at_every_llm_layer_of_both_stages(whole, by_hand):

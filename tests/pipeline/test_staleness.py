@@ -155,18 +155,20 @@ def both(*names: str) -> set[str]:
     return of("lingshu", *names) | of("medgemma", *names)
 
 
-READ = ("lens", "probes", "transfer", "controls", "prompts")  # of features; the last of predictions
-FAULTS = of("lingshu", "calibration", "faults/predictions", "faults/features", "faults/probes")
+READ = ("lens", "probes", "transfer", "controls", "replication", "prompts")  # of features; the last of predictions
+REPLICATED = both("replication") | of("lingshu", "faults/replication")
+FAULTS = of("lingshu", "calibration", *(f"faults/{n}" for n in ("predictions", "features", "probes", "replication")))
 ORDER = [f"order/{name}" for name in ("adapter", "predictions", "features", "probes")]
 TOWER = ("vision_tower/frozen/adapter", "vision_tower/frozen/predictions")
 LEARNED = both("adapter", "predictions", "features", *READ) | of("lingshu", *ORDER) | of("medgemma", *TOWER) | FAULTS
 CLASSIFIERS = of("medgemma", "classifier-all", "classifier-lora")
 OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", *READ, *ORDER) | FAULTS
-PROBED = both("probes") | of("lingshu", "order/probes", "faults/probes")
-ANSWERED = both("predictions", "prompts") | of("medgemma", TOWER[1])
-ANSWERED |= of("lingshu", "order/predictions", "faults/predictions")
+PROBED = both("probes") | of("lingshu", "order/probes", "faults/probes") | REPLICATED
+ANSWERED = both("predictions", "prompts") | of("lingshu", "order/predictions", "faults/predictions") | REPLICATED
+ANSWERED |= of("medgemma", TOWER[1])
 RANDOM = f"miniature/{DATASET}/paper/features-random"
-WITHOUT_TRAINING = both(RANDOM, f"miniature/{DATASET}/controls-paper")
+FRESH = both(f"miniature/{DATASET}/fresh-paper")
+WITHOUT_TRAINING = both(RANDOM, f"miniature/{DATASET}/controls-paper") | FRESH
 FOLLOWS = both("whatever follows") | {"baselines"}
 PROTOCOL, CARD, DATA = "protocols/miniature.yml", f"models/{LINGSHU}.yml", f"datasets/{DATASET}.yml"
 
@@ -188,6 +190,7 @@ PROTOCOL, CARD, DATA = "protocols/miniature.yml", f"models/{LINGSHU}.yml", f"dat
         (DATA, "Study this", "Look at this", both("prompts")),
         (DATA, "seed: 1", "seed: 9", {"images", "manifest"} | FOLLOWS),
         ("faults/connector.yml", "seed: 2", "seed: 9", FAULTS),
+        ("book.yml", "replication: 1", "replication: 2", FRESH | REPLICATED),
         (CARD, "name: ", "attention: eager\nname: ", OF_LINGSHU | of("lingshu", RANDOM)),
         ("models/qwen2.5-vl-7b-miniature.yml", "seed: ", "seed: 1", {"miniatures"} | of("lingshu", "whatever follows")),
     ],

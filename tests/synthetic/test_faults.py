@@ -390,6 +390,7 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
     assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} == {1}
     own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
     wanted = {f"faults/{slug}-{strength}/{n}" for slug in SLUGS for strength in ("weak", "strong") for n in own}
+    wanted |= {f"faults/{slug}-strong/replication" for slug in SLUGS}
     assert {name for name in names if name.startswith("faults/")} == wanted
     folder, damaged = SELECTION.folder("tiny", "busi-phantom"), damaged_models(["tiny"])
     for one in damaged:

@@ -6,17 +6,20 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
-from sklearn.neighbors import NearestCentroid
-from torch import nn
+from seen_by import BOUND, LEAD, drawn_afresh, lead, network, predicted, seen_by
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.controls import pixel_statistics, rows_without_model
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.manifest import read_release
+from mlprobe_utils.evaluation.names import WITHOUT_MODEL
+from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import load_data_card
-from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultrasound, xray
+from mlprobe_utils.pipeline.images import build_manifest, load_image_set
+from mlprobe_utils.pipeline.laboratory_results import exact_interval
+from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultrasound, whirlpool, xray
 from mlprobe_utils.synthetic.phantoms import making as command
 from mlprobe_utils.synthetic.phantoms.canvas import ATYPICAL, STREAMS, gap, generator, sign
 from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
@@ -24,7 +27,7 @@ from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, random
 from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
-MODALITY_OF = dict(zip(SLUGS, MODALITIES, strict=True))
+WHIRL = "whirlpool-phantom"
 EVEN = np.ones((ultrasound.SAMPLES, ultrasound.BEAMS))
 CENTRED = {"shift_x": 0.0, "shift_y": 0.0, "rotation": 0.0, "scale": 1.0}
 OPTIONS = {"normal", "benign", "malignant", "yes", "no", "covid", "noncovid", "pneumonia"}
@@ -73,17 +76,6 @@ def test_an_image_does_not_depend_on_the_counts(sets, tmp_path):
         np.testing.assert_array_equal(*found)
 
 
-def test_a_mask_is_where_the_lesion_is(sets):
-    folder, darker = sets["busi-phantom"], []
-    for row in read_table(folder).itertuples():
-        mask = np.asarray(Image.open(folder / row.path.replace(".png", "_mask.png")))
-        image = np.asarray(Image.open(folder / row.path)).astype(float)
-        assert mask.any() == (row.label != "normal")
-        if row.label != "normal":
-            darker.append(image[mask].mean() < image[~mask].mean())
-    assert np.mean(darker) > 0.97
-
-
 def test_streams_of_captions_and_data_sets_never_meet():
     places = itertools.product(STREAMS, range(4), range(50))
     drawn = {place: generator(*place[:2], 0, place[2]).random() for place in places}
@@ -103,49 +95,36 @@ def test_bad_recipes_and_unknown_sets_and_classes():
         command.make("busi")
 
 
-@each_set
-def test_a_weak_classifier_finds_something_but_not_much(slug, sets):
-    """The nearest class mean of the grey levels, about 70 %; 150 to 624 test images leave a 95 % interval of 4 to 8
-    points on either side, and the bounds a little more."""
-    table, counts = read_table(sets[slug]), load_data_card(slug).test_counts
-    # where there is no official split, the first of each class are tested
-    test = table.groupby("label").cumcount() < table["label"].map(counts) if counts else table["split"] == "test"
-    flat = read_images(sets[slug], table["path"]).reshape(len(table), 32, 2, 32, 2).mean((2, 4)).reshape(len(table), -1)
-    training = ~test & (table["split"] != "val")
-    score = NearestCentroid().fit(flat[training], table["label"][training]).score(flat[test], table["label"][test])
-    assert 0.56 <= score <= 0.84
-
-
 @pytest.mark.nightly
 @each_set
 def test_a_good_classifier_finds_nearly_all(slug):
     """A small convolutional network that has seen 6000 images, about 95 % of 2000 others (95 % interval +-1); the bound
     leaves 3 points, for the seed of the network and other versions of the libraries."""
-    card, modality = load_data_card(slug), MODALITY_OF[slug]
-    labels, counts = MODALITIES[modality].LABELS, card.test_counts or card.release_counts["test"]
-    shares = np.array([counts[label] for label in labels]) / sum(counts.values())
-    truth, hard = np.random.default_rng(0).choice(len(shares), 8000, p=shares), card.recipe["difficulty"]
-    rngs = (generator("captions", 9, i) for i in range(len(truth)))
-    drawn = [draw(modality, labels[y], rng, 64, difficulty=hard)[0] for y, rng in zip(truth, rngs, strict=True)]
-    images, truth = torch.tensor(np.stack(drawn)[:, None]).float(), torch.tensor(truth)
-    images = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True)
-    torch.manual_seed(0)
-    layers, n, epochs = [], 6000, 10
-    for before, after, size, stride in ((1, 16, 5, 2), (16, 32, 3, 1), (32, 64, 3, 1)):
-        convolution = nn.Conv2d(before, after, size, stride, size // 2, bias=False)
-        layers += [convolution, nn.BatchNorm2d(after), nn.ReLU(), nn.MaxPool2d(2)]
-    network = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(0.3), nn.LazyLinear(len(labels)))
-    network(images[:2])
-    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, epochs * -(-n // 64))
-    for batch in (batch for _ in range(epochs) for batch in torch.randperm(n).split(64)):
-        shifted = images[batch].roll(torch.randint(-2, 3, (2,)).tolist(), (2, 3))
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(network(shifted), truth[batch], label_smoothing=0.02).backward()
-        optimiser.step()
-        schedule.step()
-    with torch.no_grad():
-        assert (network.eval()(images[n:]).argmax(1) == truth[n:]).float().mean() >= 0.92
+    images, truth = drawn_afresh(slug, 8000)
+    found = predicted(network(images[:6000], truth[:6000], epochs=10), images[6000:])
+    assert (found == truth[6000:]).mean() >= 0.92
+
+
+@pytest.mark.nightly
+def test_a_whirl_is_seen_by_a_network_that_learns_structure_and_by_no_control(outputs):
+    table = seen_by(WHIRL).set_index("what")
+    assert (table.loc[[*WITHOUT_MODEL], "high"] < 50 + BOUND).all()
+    assert lead(table.reset_index()) >= LEAD
+
+
+def test_no_control_sees_a_whirl_and_its_classes_are_mirror_images(outputs, monkeypatch):
+    command.make(WHIRL)
+    build_manifest(WHIRL, "miniature", None)
+    image_set = load_image_set(WHIRL, "miniature")
+    for control, own in rows_without_model(image_set, "paper", pixel_statistics(image_set)).groupby("control"):
+        assert exact_interval((predicted_option(own) == own["label"]).sum(), len(own))[1] < 50 + BOUND, control
+    assert own["label"].value_counts().nunique() == 1
+    monkeypatch.setattr(ultrasound, "tissue", lambda *_: (np.zeros((64, 64)), None))
+    monkeypatch.setattr(ultrasound, "scan", lambda level, *_: level)
+    made = whirlpool.nuisance(np.random.default_rng(0)) | {"x": 0.0, "bands": 2, "contrast": 9.0}
+    turned = [whirlpool.brightness(made | {"looks_like": label}, None, 64) for label in whirlpool.LABELS]
+    np.testing.assert_allclose(turned[0], turned[1][:, ::-1], atol=1e-4)
+    assert np.abs(np.subtract(*turned)).mean() > 0.5
 
 
 @each_modality
@@ -256,16 +235,6 @@ def test_an_opacity_is_on_the_side_that_its_caption_says():
     assert 40 < column < 50  # the patient's left is on the right of the image
 
 
-@each_modality
-def test_other_sides_show_the_same_picture(modality):
-    for label in MODALITIES[modality].LABELS:
-        drawn = [draw(modality, label, generator("dataset", 5, 1), side) for side in (64, 32, 200)]
-        assert [image.shape for image, _ in drawn] == [(64, 64), (32, 32), (200, 200)]
-        assert drawn[0][1] == drawn[1][1] == drawn[2][1]
-        coarse = [np.asarray(Image.fromarray(a).resize((8, 8), Image.Resampling.BOX)).ravel() for a, _ in drawn]
-        assert np.corrcoef(coarse)[0, 1:].min() > 0.9
-
-
 def drawn(make, n: int, *args, **fields) -> tuple[np.ndarray, list[str], list[str]]:
     """Images, questions and answers of the first n."""
     images, questions, answers = zip(*[make(*args, i, **fields) for i in range(n)], strict=True)
@@ -342,14 +311,6 @@ def test_questioned_shapes(monkeypatch):
     yes = [answer == "Yes" for question, answer in zip(asked, answers, strict=True) if "'Yes'" in question]
     assert 0.35 < np.mean(yes) < 0.65
     assert sum("', or '" in question for question in asked) == 100
-
-
-def test_medical_sentences():
-    said = dict(medical_sentence(i, 0) for i in range(400))
-    assert said["Is a malignant lesion irregular? Please answer 'Yes' or 'No'."] == "Yes"
-    assert said["Is a benign lesion irregular? Please answer 'Yes' or 'No'."] == "No"
-    assert "irregular taller lesion" in said["What does a malignant lesion look like?"]
-    assert all(answer in question for question, answer in said.items() if "Please" in question)
 
 
 def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer(monkeypatch):

@@ -145,12 +145,12 @@ def batched(items: Sequence, size: int) -> list:
     return [items[first : first + size] for first in range(0, len(items), size)]
 
 
-def fresh_images(card: DataCard, settings: Images, labels: Iterable[str], part: int) -> list[np.ndarray]:
+def fresh_images(card: DataCard, settings: Images, labels: Iterable, part: int, stream="oracle") -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
     recipe, images = read_recipe(card), []
     kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # as a file of the set gives it back: JPEG loses a little
     for number, label in enumerate(labels):
-        pixels, _ = drawn(card, recipe, "oracle", label, part, number)
+        pixels, _ = drawn(card, recipe, stream, label, part, number)
         Image.fromarray(pixels).save(file := io.BytesIO(), kind, quality=JPEG_QUALITY)
         images.append(np.array(working_copy(Image.open(file).convert("RGB"), settings)))
     return images

@@ -1,5 +1,6 @@
 """Models with planted faults: those of a book, and the laboratory's, whose cases the diagnosis is judged by. Of the
-latter only sites after the damage are extracted and probed: all before are the intact model's."""
+latter only sites after the damage are extracted and probed: all before are the intact model's.
+And what any model predicts for fresh phantoms, on which the front page's sentences are tested once more."""
 
 import datetime
 import itertools
@@ -14,18 +15,22 @@ import pandas as pd
 import torch
 
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.common.files import write_parquet
+from mlprobe_utils.common.files import file_hash, write_parquet
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.datasets.controls import reference_rows as reference_of
+from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.diagnosis import losses
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
-from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
+from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, DRAWN, Selection, reference_rows, state_name
-from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED
+from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
 from mlprobe_utils.pipeline.variants import load_discussion
@@ -33,10 +38,11 @@ from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
-from mlprobe_utils.synthetic.faults.calibration import batched, load_damages, make_calibration
+from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, load_damages, make_calibration
 from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
 from mlprobe_utils.training.prediction import answer_batch
 
+IMAGES, PIXELS = "images.parquet", "pixels.bin"  # train images and fresh phantoms
 CASE = ["case", "run", *laboratory_results.MEASURED]
 
 
@@ -60,6 +66,9 @@ def run_whole_model(
     model_steps.make_model(everything)
     model_steps.make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
     for work in everything:
+        if work.image_set.card.synthetic:
+            with work.step(REPLICATED):
+                make_replication(work)
         if work.image_set.card.slug in planted:
             with work.step(CALIBRATED):
                 make_calibration(work)
@@ -88,6 +97,52 @@ def make_damaged(work: Work) -> None:
             features = own.features(DAMAGED_RUN)
             features.make(partial(artefacts.link, features.upstream[0].folder))
         model_steps.make_probes(own)
+        if own.planted.is_strongest:
+            make_replication(own)
+
+
+def make_replication(work: Work) -> None:
+    """Rows of the fresh phantoms: of the reference, the final output, and probes of every seed at the modules' ends."""
+    if processes().is_main_process:
+        (fresh := work.healthy.fresh()).make(partial(_draw, work))
+        work.replication().make(partial(_replicate, work, fresh.folder))
+
+
+def _draw(work: Work, folder: Path) -> None:
+    """The train images, phantoms of the test images' classes, and the rows of the reference about the latter."""
+    card, train, tested = work.image_set.card, work.images("train"), work.images("test")
+    drawn = fresh_images(card, work.protocol.images, tested["label"], load_book().replication, "replication")
+    pixels = [*map(work.image_set.pixels, train.index), *drawn]
+    (folder / PIXELS).write_bytes(b"".join(image.tobytes() for image in pixels))
+    tested["image"] = [f"fresh-{number:04d}" for number in range(len(tested))]
+    images = pd.concat([train, tested]).assign(offset=np.cumsum([0, *(image.nbytes for image in pixels[:-1])]))
+    images[["stored_height", "stored_width"]] = [image.shape[:2] for image in pixels]
+    write_parquet(images.drop(columns="split"), folder / IMAGES)
+    write_rows(reference_of(_fresh(work, folder), work.split_rule), folder / fault_card.ROWS)
+
+
+def _fresh(work: Work, folder: Path) -> ImageSet:
+    manifest = artefacts.read_rows(folder / IMAGES)
+    return replace(work.image_set, manifest=manifest, data_hash=file_hash(folder / PIXELS), folder=folder)
+
+
+def _replicate(work: Work, drawn: Path, folder: Path) -> None:
+    """Probes are fitted again, on the train images' features as they are kept."""
+    own = replace(work, image_set=_fresh(work, drawn))
+    images, train = own.images("train", "test"), len(own.images("train"))
+    tested = batched(own.images("test").index, work.answering.batch_size)
+    given, synonyms = (work.encoder, work.options, work.answering.max_new_tokens), work.image_set.card.synonyms
+    batches = [work.encoder.questions([*map(own.image_set.pixels, batch)]) for batch in tested]
+    features, answers, name = {}, {}, work.planted and work.planted.fault.slug
+    for run in (run for run in SEEDED if run in work.states()):
+        with work.state(run):
+            parts = [model_steps.features_of_sites(features_of(work.loaded, questions)) for questions in batches]
+            texts = pd.concat([answer_batch(work.loaded, questions, *given)["text"] for questions in batches])
+        for site, kept in model_steps.features_of_sites(load_features(work.features(run).folder / FEATURES)).items():
+            features[name, run, site] = torch.cat([kept[:train], *(part[site] for part in parts)])
+        answers[name, run] = [work.encoder.answer(text, work.options, synonyms)["parsed"] for text in texts]
+    rows = [_rows(own, images, features, answers), artefacts.read_rows(drawn / fault_card.ROWS)]
+    write_rows(pd.concat(rows, ignore_index=True), folder / fault_card.ROWS)
 
 
 def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, undamaged: bool = False) -> None:

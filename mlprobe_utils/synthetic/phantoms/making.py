@@ -17,14 +17,15 @@ from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.pipeline.images import phantom
 from mlprobe_utils.synthetic.phantoms import ultrasound
 from mlprobe_utils.synthetic.phantoms.canvas import Shortcut, generator
-from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw
+from mlprobe_utils.synthetic.phantoms.modalities import DRAWN, draw
 
-MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray"}  # layout -> modality
+MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray", "folder": "whirlpool"}  # of a layout
 SPLITS = ("all", "train", "val", "test")  # their order is part of an image's seed; "all" without official splits
 JPEG_QUALITY = 92
 PATHS = {  # layout, or class where names differ -> path in the release; focal pneumonia is of bacteria
     "busi": "Dataset_BUSI_with_GT/{label}/{label} ({patient}).png",
     "covid-ct": "Images-processed/CT_{label}/slice-{slice:04d}.png",  # of one form for both classes, each name once
+    "folder": "{split}/{label}/{patient:04d}.png",
     "NORMAL": "chest_xray/{split}/NORMAL/IM-{patient:04d}-0001.jpeg",
     "PNEUMONIA": "chest_xray/{split}/PNEUMONIA/person{patient}_{kind}_{patient}.jpeg",
 }
@@ -66,7 +67,7 @@ def drawn(card: DataCard, recipe: Recipe, stream: str, label: str, *place: int) 
     """One image of a class, uint8 [side, side], and its parameters: a function of the recipe, the class and the place
     in the stream, not of any count. Raises InputError for an unknown class."""
     modality = MODALITY_OF[card.layout]
-    labels = MODALITIES[modality].LABELS  # their order, not the card's, so that reordering a card redraws nothing
+    labels = DRAWN[modality].LABELS  # their order, not the card's, so that reordering a card redraws nothing
     if label not in labels:
         raise unknown(f"class of {modality} phantoms", label, labels)
     rng = generator(stream, recipe.seed, labels.index(label), *place)

@@ -37,7 +37,11 @@ SIGNS = {
 
 
 def brightness(parameters: dict, rng: np.random.Generator, side: int) -> np.ndarray:
-    level, attenuation = _tissue(parameters, rng)
+    return scan(*tissue(parameters, rng), parameters, rng, side)
+
+
+def scan(level: np.ndarray, attenuation: np.ndarray, parameters: dict, rng: np.random.Generator, side: int):
+    """What is seen of maps as of `tissue`, as `brightness`."""
     shown = b_mode(echo(10 ** (level / 20), rng), loss(attenuation), parameters["compensation"], parameters["gain"])
     return canvas.enlarge(shown, side)
 
@@ -93,7 +97,7 @@ def _lesion_distance(parameters: dict, x: np.ndarray, y: np.ndarray) -> np.ndarr
     return np.sqrt(dx**2 + dy**2) / np.interp(np.arctan2(dy, dx), angle, contour) - 1
 
 
-def _tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def tissue(parameters: dict, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Maps of echogenicity (dB against glandular tissue) and of attenuation (dB per cm and MHz), [SAMPLES, BEAMS]."""
     x, y = canvas.grid(BEAMS)
     depth = y + np.tan(np.radians(parameters["rotation"])) * x + 0.07 * canvas.smooth_noise(rng, 3, 4, BEAMS)

@@ -1,0 +1,50 @@
+"""The front page's claims: what is said of test images and of fresh phantoms, and that a change of verdict is told."""
+
+from functools import partial
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from simulated_rows import image_set, made
+
+from mlprobe_utils.analysis import headlines
+from mlprobe_utils.datasets.image_set import ImageSet
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS
+from mlprobe_utils.evaluation.names import MISALIGNMENT, OUTPUT, SITES
+from mlprobe_utils.pipeline.cards import load_data_card
+from mlprobe_utils.pipeline.results import Selection
+
+DATASET = "busi-phantom"
+EVEN = dict.fromkeys(SITES, 0.9)
+LOST = EVEN | {OUTPUT: 0.6}
+READ = {"end_rows": "probed", "prediction_rows": "predicted", "reference_rows": "reference"}
+
+
+def rows(after: dict, images: int) -> dict[str, pd.DataFrame]:
+    before, own = made(LOST, images, stage="pretrained", dataset=DATASET), made(after, images, dataset=DATASET)
+    both = {name: pd.concat([before[name], own[name]], ignore_index=True) for name in ("probed", "predicted")}
+    return both | {"reference": own["reference"].assign(dataset=DATASET)}
+
+
+@pytest.mark.parametrize(("after", "held"), [(LOST, True), (EVEN, False)])
+def test_a_claim_held_where_its_verdict_is_the_same_on_fresh_phantoms(after, held, monkeypatch, tmp_path):
+    tested, fresh = rows(LOST, 400), rows(after, 500)
+    for name, own in READ.items():
+        monkeypatch.setattr(headlines.results, name, lambda _, own=own: tested[own])
+    drawn = pd.concat([*fresh.values(), fresh["reference"]], ignore_index=True)  # the latter of two models
+    monkeypatch.setattr(headlines.results, "gather", lambda *_: drawn)
+    monkeypatch.setattr(headlines.tables, "thresholds_of", lambda _: {"m": {s.name: 5.0 for s in STATEMENTS}})
+    manifest = image_set(400).manifest.assign(split_paper="test")
+    sets = {DATASET: ImageSet(load_data_card(DATASET), manifest, "0" * 64, {}, tmp_path)}
+    planted = partial(headlines.faults_found, [SimpleNamespace(slug="m", mode=MISALIGNMENT)])
+    of_run = Selection(("m",), (DATASET,), "miniature", "paper"), sets
+    said = dict(headlines.once_more(headlines.CLAIMS | {"faults": planted}, *of_run))
+    assert said["before"].startswith("held on 500 fresh phantoms: +")
+    assert [words.startswith("held") for words in said.values()] == [True, held, held, held, held]
+    for name, what in (("losses", "pairs"), ("faults", "cases")):
+        assert said[name].endswith(f": {int(held)} of 1 {what} there, 1 of 1 {what} on the test images")
+
+
+def test_nothing_is_tested_once_more_on_real_images():
+    said = headlines.once_more(headlines.CLAIMS, Selection(("m",), ("busi",), "miniature", "paper"), {})
+    assert dict(said) == dict.fromkeys(headlines.CLAIMS, headlines.NOT_AGAIN)
