@@ -77,7 +77,7 @@ class Fault(Card):
 
     @property
     def expected(self) -> str:
-        """The failure mode that the diagnosis should find: where the class is kept, that no answer says what is there."""
+        """The failure mode that the diagnosis should find; what keeps the class is seen in the answer alone."""
         return MODE_OF[self.module if self.destroys else ANSWER]
 
     def place(self, points: list[str]) -> str | None:

@@ -204,6 +204,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
     """Writes the losses of every case to outputs/diagnosis/, and prints how often the diagnosis is correct.
     Raises InputError for a model and data set without its trial, and for models of one family alone."""
     selection, cases = Selection(tuple(models), tuple(datasets), protocol, split_rule), []
+    modes = {fault.slug: fault.expected for fault in fault_card.all_faults()}
     with step("laboratory", "diagnosis of the cases"):
         for dataset in selection.datasets:
             drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
