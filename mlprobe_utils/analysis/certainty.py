@@ -17,27 +17,29 @@ from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
 from mlprobe_utils.stats.intervals import FIXED, PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
-from mlprobe_utils.stats.paired import ALPHA, Pair, compare
+from mlprobe_utils.stats.paired import ALPHA, WORDS, Pair, compare
 
-PROBES, START, ANSWER = "probes", "L start", "answer"  # all points; the LLM's first; the answer of the run probed
-BETWEEN_POINTS = {  # of patterns.CHANGES those of two fixed points: the second, and the first
-    "projection": ("C end", "V end"),
-    "entry drop": ("C end", START),
-    "course": ("L end", START),
-    "answer": (ANSWER, "L end"),
+PROBES, ANSWER = "probes", "answer"  # all points; the answer of the run that is probed
+STEPS = {  # on the way from image to answer: from a point, and to another one
+    "along the vision tower": ("V start", "V end"),
+    "to the connector's end": ("V end", "C end"),
+    "into the LLM": ("C end", "L start"),
+    "along the LLM": ("L start", "L end"),
+    "to the answer": ("L end", ANSWER),
 }
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
-    """(stage, PROBES, START, ANSWER or a site of ENDS) -> outcomes on test images, of one model and data set."""
+    """(stage, PROBES, ANSWER, a site of ENDS or of STEPS) -> outcomes on test images, of one model and data set."""
     seeds, answers = results.seed_rows(one), results.prediction_rows(one)
     seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["split"] == "test"]
     found = {}
     for stage in STAGES:
         probes, answered = outcomes(seeds[seeds["stage"] == stage]), answers[answers["stage"] == stage]
         of_run = answered[answered["run"].fillna(CONTROL_RUN) == CONTROL_RUN]
-        found |= {(stage, PROBES): probes, (stage, START): probes.at(probes.of_module("L")[0])}
-        found |= {(stage, f"{module} end"): probes.at(probes.of_module(module)[-1]) for module in MODULES}
+        found[stage, PROBES] = probes
+        for module, (place, name) in product(MODULES, ((0, "start"), (-1, "end"))):
+            found[stage, f"{module} {name}"] = probes.at(probes.of_module(module)[place])
         found |= {(stage, OUTPUT): output_outcomes(answered), (stage, ANSWER): output_outcomes(of_run)}
     return found
 
@@ -117,20 +119,11 @@ def counted(tests: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def tested_changes(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Paired tests of RECIPE of changes between two fixed points: STATE, name (of BETWEEN_POINTS), `paired.compare`.
-    The answer is that of the fine-tuning that the probes are of."""
+def steps(found: Iterable[Evaluated]) -> pd.DataFrame:
+    """Paired tests of RECIPE of accuracy at the end of each of STEPS less that at its start: STATE, step, and the
+    columns of `paired.compare`. The answer is that of the fine-tuning that the probes are of."""
     pairs = []
-    for own, stage, (name, ends) in product(found, STAGES, BETWEEN_POINTS.items()):
-        after, before = (own.outcomes[stage, end].correct for end in ends)
-        pairs.append(Pair(own.place(stage=stage, name=name), before, after, own.resamples, RECIPE))
-    return compare(pairs, [*STATE, "name"])
-
-
-def survivors(tests: pd.DataFrame, changes: pd.DataFrame) -> pd.DataFrame:
-    """`tested_changes` of those of `patterns.changes` that exceed their curve's tolerance, and survives: the test is
-    significant after Holm and has the sign of the change."""
-    called = changes.melt([*STATE, "tolerance"], [*BETWEEN_POINTS], var_name="name", value_name="called")
-    called = called[called["called"].abs() > called["tolerance"]].merge(tests, on=[*STATE, "name"])
-    same_sign = np.sign(called["called"]) == np.sign(called["change"])
-    return called.assign(survives=same_sign & (called["p (Holm)"] < ALPHA))
+    for own, stage, (step, ends) in product(found, STAGES, STEPS.items()):
+        before, after = (own.outcomes[stage, end].correct for end in ends)
+        pairs.append(Pair(own.place(stage=stage, step=step), before, after, own.resamples, RECIPE))
+    return compare(pairs, [*STATE, "step"], words=WORDS)

@@ -9,7 +9,7 @@ import pytest
 from simulated_rows import answers, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
-from mlprobe_utils.analysis.certainty import ANSWER, PROBES, START
+from mlprobe_utils.analysis.certainty import ANSWER, PROBES, STEPS
 from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes
@@ -17,11 +17,12 @@ from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.paired import Pair, holm
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, Pair, holm
 from mlprobe_utils.stats.resampling import accuracy, resample, retrained
 
 IMAGES, SEEDS = 200, 5
-POINTS, SITES = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["V.01", "C.00", "L.01", "L.00"]
+POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+SITES = {"V start": "V.00", "V end": "V.01", "C end": "C.00", "L start": "L.00", "L end": "L.01"}
 DRAWN = resample(np.arange(IMAGES) // 2, 400)
 HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for all
 
@@ -37,7 +38,7 @@ def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Eval
     for stage, (shares, answer) in stages.items():
         luck = [seed, len(stage)]
         found[stage, PROBES] = probes = outcomes(shares, list(range(SEEDS)), POINTS)
-        found |= {(stage, site): probes.at(point) for site, point in zip([*ENDS[:3], START], SITES, strict=True)}
+        found |= {(stage, site): probes.at(point) for site, point in SITES.items()}
         found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1, 2], [OUTPUT])
         found[stage, ANSWER] = replace(output, predicted=output.predicted[:1])
     return Evaluated(model, "d", found, DRAWN)
@@ -98,19 +99,15 @@ def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for
         assert counted[f"significant: {scope}"].tolist() == pytest.approx(expected, nan_ok=True)
 
 
-def test_changes_between_points_survive_if_they_are_significant_with_their_sign():
-    tests = certainty.tested_changes(FOUND)
-    assert len(tests) == CURVES * len(certainty.BETWEEN_POINTS)
-    significant = tests[tests["p (Holm)"] < certainty.ALPHA].set_index(["model", "stage", "name"])["change"]
-    planted = {("m", "finetuned", "projection"): 25, ("m", "finetuned", "entry drop"): 25}
-    planted |= {("m", "finetuned", "answer"): 20, ("m", "pretrained", "answer"): -10}
-    assert significant.to_dict() == pytest.approx(planted, abs=5)
-    changes = pd.DataFrame([own.place(stage=stage, tolerance=8.0) for own in FOUND for stage in STAGES])
-    called = changes.assign(**{"projection": 20.0, "entry drop": -20.0, "course": 9.0, "answer": 1.0})
-    found = certainty.survivors(tests, called)
-    assert len(found) == 3 * CURVES  # no answer exceeds the tolerance
-    survive = found.loc[found["survives"], ["model", "stage", "name"]]
-    assert survive.to_numpy().tolist() == [["m", "finetuned", "projection"]]
+def test_steps_are_significant_where_they_were_planted_with_their_sign():
+    tests = certainty.steps(FOUND)
+    assert len(tests) == CURVES * len(STEPS)
+    found = tests[tests["verdict"] != NEITHER].set_index(["model", "stage", "step"])
+    _, connector, into, _, answer = STEPS
+    planted = {("m", "finetuned", connector): 25, ("m", "finetuned", into): -25}
+    planted |= {("m", "finetuned", answer): 20, ("m", "pretrained", answer): -10}
+    assert found["change"].to_dict() == pytest.approx(planted, abs=5)
+    assert found["verdict"].map({HIGHER: 1, LOWER: -1}).tolist() == np.sign(found["change"]).tolist()
 
 
 def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkeypatch):
@@ -128,6 +125,6 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
     for stage in STAGES:
         probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWER]
         assert probes.predicted.shape == (SEEDS, len(POINTS), 4)
-        assert [found.outcomes[stage, site].points for site in (*ENDS[:3], START)] == [[point] for point in SITES]
+        assert [found.outcomes[stage, site].points for site in SITES] == [[point] for point in SITES.values()]
         assert output.correct[0, 0].tolist() == [False, True, False, True]
         assert probes.correct[0, 0].tolist() == right.tolist()
