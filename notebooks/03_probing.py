@@ -332,18 +332,20 @@ show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 # %%
 intervals = certainty.end_intervals(readings, chapter.metric)
 tuned = intervals[intervals["stage"] == "finetuned"]
-beside = certainty.side_by_side(tuned)
-show(chapter.named(beside.drop(columns="stage")))
+ends_of = [tuned[end].map("{:.1f}".format) for end in ("low", "high")]
+beside = tuned.assign(interval=ends_of[0] + "–" + ends_of[1]).pivot_table(
+    "interval", ["dataset", "model"], ["site", "scope"], "first", sort=False
+)
+beside.columns = [": ".join(place) for place in beside]
+show(chapter.named(beside.reset_index()))
 
 # %% tags=["hide-input"]
 file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-sides = {s: [f"{s}, low", f"{s}, high"] for s in SCOPES}
-wide = {
-    s: (intervals[b] - intervals[a]).mean() for s, (a, b) in sides.items()
-}
-known = [f"{width:.1f} ({s})" for s, width in wide.items() if width > 0]
+wide = intervals["high"] - intervals["low"]
+wide = wide.groupby(intervals["scope"], sort=False).mean()
+known = [f"{width:.1f} ({scope})" for scope, width in wide.items()]
 words = f"The mean width of an interval is, in pp: {', '.join(known)}."
 none = "Of this metric no intervals are computed."
 glue("width_words", words if known else none)
@@ -358,22 +360,25 @@ glue("width_words", words if known else none)
 #
 # ### Before and after
 #
-# Accuracy after fine-tuning less that before, at the end of each module and of the final output. The last columns count
-# the {term}`significant` differences, by a {term}`paired test` among all of a scope. (Tests are of accuracy, whatever the
-# page's metric.)
+# Accuracy after fine-tuning less that before, at the end of each module and of the final output, mean over models. The
+# last columns count the {term}`significant` differences, by a {term}`paired test` among all of a scope. (Tests are of
+# accuracy, whatever the page's metric.)
 
 # %%
 tests = certainty.before_and_after(readings)
-show(chapter.named(certainty.counted(tests)))
+over_models = counted(tests, "change", ["dataset", "site", "scope"])
+show(chapter.named(over_models))
 
 # %% tags=["hide-input"]
 file(chapter.named(tests), "Paired tests of after less before")
 
 # %% tags=["hide-input"]
+from mlprobe_utils.stats.paired import NEITHER
+
 for of in SCOPES:
-    p, name = tests[f"p (Holm, {of})"], of.replace(" ", "_")
-    glue(f"tests_{name}", int(p.notna().sum()))
-    glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
+    own, name = tests[tests["scope"] == of], of.replace(" ", "_")
+    glue(f"tests_{name}", len(own))
+    glue(f"tests_{name}_told", int((own["verdict"] != NEITHER).sum()))
 
 # %% [markdown]
 # For these fitted probes {glue:text}`tests_fixed_probe_told` of {glue:text}`tests_fixed_probe` differences are significant,

@@ -138,7 +138,9 @@ wide = steps.pivot(
 show(chapter.named(wide.rename_axis(columns=None).reset_index()))
 
 # %% tags=["hide-input"]
-significant = steps["p (Holm)"] < certainty.ALPHA
+from mlprobe_utils.stats.paired import NEITHER
+
+significant = steps["verdict"] != NEITHER
 glue("steps", len(steps))
 glue("steps_told", int(significant.sum()))
 largest = steps.loc[steps["change"].abs().idxmax()]

@@ -61,42 +61,33 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         found = bands.query(place)
         assert found["point"].tolist() == POINTS
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
-        table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
-        assert table.index.tolist() == [*ENDS]
+        table = ends.query(place).set_index("scope")
+        assert table["site"].unique().tolist() == [*ENDS]
         each = {one.model: accuracy(one.outcomes[stage, OUTPUT].correct, DRAWN) for one in FOUND}
         output = retrained(each)[own.model]
         for scope in SCOPES if stage == "finetuned" else [*SCOPES][:3]:  # before it there are no runs
             of = accuracy(probes.correct[:, [1, 2, 4]], DRAWN) if scope in (PROBE, RECIPE) else output
-            found = table[[f"{scope}, low", f"{scope}, high"]].dropna()
-            np.testing.assert_allclose(found, intervals(of, scope)[["low", "high"]])
-        assert table.at["final output", "value"] == pytest.approx(output.values[0])
-    shown = certainty.side_by_side(ends)
-    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS for q in certainty.scopes_of(s)]
-    assert shown.iloc[:, 3:-1].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
+            np.testing.assert_allclose(table.loc[[scope], ["low", "high"]], intervals(of, scope)[["low", "high"]])
+        assert table["value"].iloc[-1] == pytest.approx(output.values[0])
+    assert len(ends) == 2 * CURVES * len(ENDS) - len(FOUND)  # of the retrained model after fine-tuning alone
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
     assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
-    assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
+    assert certainty.end_intervals(FOUND, "mcc").empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(FOUND)
-    assert tests["site"].tolist() == [*ENDS] * 2
-    by_place = tests.set_index(["model", "site"])
     before, after = (FOUND[0].outcomes[stage, PROBES].correct[:, [1, 2, 4]] for stage in STAGES)
     for scope, planted in zip(SCOPES, ("C end", "C end", "final output", "final output"), strict=True):
-        significant = by_place[f"p (Holm, {scope})"] < certainty.ALPHA
-        assert significant[significant].index.tolist() == [("m", planted)]
+        own = tests[tests["scope"] == scope]
+        assert own["site"].tolist() == 2 * ([planted] if planted == OUTPUT else [*ENDS[:3]])
+        significant = own[own["verdict"] != NEITHER]
+        assert significant[["model", "site", "verdict"]].to_numpy().tolist() == [["m", planted, HIGHER]]
         expected = Pair({}, before, after, DRAWN, scope).tests() if planted == "C end" else {}
         for name in ("low", "high", "p") if planted == "C end" else ():
-            np.testing.assert_allclose(by_place.loc["m"][f"{name} ({scope})"].iloc[:3], expected[name])
-        adjusted = holm(tests[f"p ({scope})"])
-        pd.testing.assert_series_equal(tests[f"p (Holm, {scope})"], adjusted, check_names=False)
-    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
-    assert tests.loc[tests["site"] == "final output", f"p ({RECIPE})"].isna().all()
-    counted = certainty.counted(tests).set_index("site")
-    assert counted["models"].tolist() == [2] * 4
-    for scope, expected in zip(SCOPES, [[0, 1, 0, np.nan]] * 2 + [[np.nan] * 3 + [1]] * 2, strict=True):
-        assert counted[f"significant: {scope}"].tolist() == pytest.approx(expected, nan_ok=True)
+            np.testing.assert_allclose(own[name].iloc[:3], expected[name])
+        pd.testing.assert_series_equal(own["p (Holm)"], holm(own["p"]), check_names=False)
+        assert significant["change"].iloc[0] == pytest.approx(25 if planted == "C end" else 30, abs=5)
 
 
 def test_steps_are_significant_where_they_were_planted_with_their_sign():
