@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from mlprobe_utils.analysis.detectable import POWER
 from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
@@ -15,6 +14,7 @@ from mlprobe_utils.stats.paired import ALPHA
 from mlprobe_utils.stats.resampling import Resamples, accuracy, between_runs, retrained
 
 NUMBERS = (2, 3, 5)  # of runs
+POWER = 0.8  # as is usual in planning
 
 
 def of_models(
