@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, norm
 
-from mlprobe_utils.analysis.training_runs import POWER
+from mlprobe_utils.analysis.adaptation import POWER
 from mlprobe_utils.stats.paired import ALPHA
 
 NEGLIGIBLE = 1e-12  # probabilities that are left out

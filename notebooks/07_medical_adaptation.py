@@ -77,7 +77,7 @@ glue("bases", len({base for _, base in compared}))
 # (*by images*). Standard deviations, in points:
 
 # %%
-from mlprobe_utils.analysis.training_runs import NUMBERS, spreads
+from mlprobe_utils.analysis.adaptation import NUMBERS, spreads
 from mlprobe_utils.pipeline import results
 
 predicted = results.prediction_rows(chapter.selection)
