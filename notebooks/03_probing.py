@@ -222,7 +222,7 @@ for step, name in zip(certainty.STEPS, "VCILA", strict=True):
 # the LLM's last layer in the paper and occasionally higher, is lower in {glue:text}`A_lower` and higher in
 # {glue:text}`A_higher`.
 #
-# On test sets of this size most of what an eye sees in a curve is noise: of {glue:text}`steps` changes
+# On test sets of this size much of what an eye sees in a curve is noise: of {glue:text}`steps` changes
 # {glue:text}`steps_neither` are not significant, which does not mean that they are zero. What a curve does between two
 # ends, and whether it has the same shape before and after fine-tuning, only the chart shows. A final output that is lower
 # before fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
@@ -498,7 +498,7 @@ file(chapter.named(everywhere), "All metrics at every probe point")
 #
 # - A curve shows what a small classifier can read at a layer, not what the model uses: see
 #   [how a probe reads a layer](#how-a-probe-reads-a-layer).
-# - Most of what an eye sees in a curve is within noise: see [recurring patterns](#recurring-patterns).
+# - Much of what an eye sees in a curve is within noise: see [recurring patterns](#recurring-patterns).
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
 # - A difference counts if a paired test finds it significant: see [how sure a curve is](#how-sure-a-curve-is).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).
