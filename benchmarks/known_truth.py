@@ -1,4 +1,5 @@
-"""How often intervals hold the truth, what noise does to health scores, and how often a loss is found that is none.
+"""How often intervals hold the truth, what noise does to health scores, and how often a loss is found that is none,
+and what choosing the best epoch adds.
 
 Simulates answers whose truth is known (`simulations`), and writes a table of each to data/simulations, which the pages
 show, with date, commit and command in its first line. `--repetitions 100` takes some minutes.
@@ -13,13 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from simulations import bias_and_coverage, coverage, false_alarms, noise_bias, run_coverage, settings
+from simulations import best_by_chance, bias_and_coverage, coverage, false_alarms, noise_bias, run_coverage, settings
 
 from mlprobe_utils.common.files import atomic_write
 
 FOLDER = Path(__file__).parents[1] / "data" / "simulations"
 SHAPES = ("flat", "rising", "falling", "volatile", "restless")
 DEPTHS, IMAGES, CORRELATIONS = (2, 4, 8, 16, 28, 48, 64), (150, 203, 624), (0.0, 0.9)
+EPOCHS, ALIKE, SHARE = (10, 300), (0.8, 0.95, 0.99), 0.85  # of those to choose from; their true accuracy
 ONE_POINT = 1.0  # the most a corrected score may be off on average, in points
 
 
@@ -27,7 +29,7 @@ def tables(repetitions: int, health: int, penalty: float) -> dict[str, Callable[
     """Name of a table -> what computes it.
 
     Args:
-        repetitions: test sets simulated for each row of intervals and fixed ends.
+        repetitions: test sets simulated for each row of intervals, fixed ends and epochs.
         health: the same of health scores.
         penalty: lambda of equation 2.
     """
@@ -36,6 +38,7 @@ def tables(repetitions: int, health: int, penalty: float) -> dict[str, Callable[
         "intervals": lambda: coverage(repetitions=repetitions),
         "runs": lambda: run_coverage(repetitions),
         "fixed_ends": lambda: false_alarms(points=28, images=IMAGES, repeats=repetitions),
+        "best_epoch": lambda: best_by_chance(EPOCHS, IMAGES, ALIKE, SHARE, repetitions),
         "raw_health": lambda: noise_bias(settings(*known), health).assign(penalty=penalty),
         "corrected_health": lambda: bias_and_coverage(settings(*known), health).assign(penalty=penalty),
     }

@@ -359,3 +359,21 @@ def run_coverage(
     groups = pd.DataFrame(rows).groupby([*place, "scope", "what"], sort=False)
     table = groups.agg(covered=("covered", "mean"), error=("covered", "sem"), width=("width", "mean"))
     return table.assign(covered=100 * table["covered"], error=100 * table["error"]).reset_index()
+
+
+# the best of many epochs
+
+
+def best_by_chance(
+    epochs: Iterable[int], images: Iterable[int], correlations: Iterable[float], share: float, repeats: int
+) -> pd.DataFrame:
+    """What choosing the best epoch on test images adds where all have a true accuracy of `share`, by `repeats`
+    simulations: epochs, images, correlation (of two epochs' correct answers), added (the best epoch's accuracy less the
+    true one, pp), error."""
+    records = []
+    for number, size, correlation in itertools.product(epochs, images, correlations):
+        generator, curve = np.random.default_rng([0, number, size, int(1000 * correlation)]), np.full(number, share)
+        drawn = (simulate_correct(curve, size, correlation, generator, shared=True) for _ in range(repeats))
+        added = 100 * np.array([correct.mean(axis=1).max() - share for correct in drawn])
+        records.append((number, size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
+    return pd.DataFrame(records, columns=["epochs", "images", "correlation", "added", "error"])

@@ -1,6 +1,6 @@
 """The command line: `python -m mlprobe_utils COMMAND …`, or `mlprobe COMMAND …`; `--help` says what there is.
 
-Every command but `chapter` and `parameters` skips what is current. What does the work is imported once it is needed.
+Every command but `chapter` skips what is current. What does the work is imported once it is needed.
 """
 
 import argparse
@@ -210,18 +210,6 @@ def look(slugs: list[str]) -> None:
     loading = heavy("models.loading", 1)
     for slug in slugs:
         loading.look_at(load_model_card(slug))
-
-
-@command(
-    "counts models' parameters and sets Table S1's beside them",
-    argument("slugs", nargs="*", metavar="SLUG", help="a model card; none: all that name an architecture"),
-)
-def parameters(slugs: list[str]) -> None:
-    from mlprobe_utils.pipeline import cards, parameter_counts
-
-    found = map(cards.load_model_card, slugs or cards.slugs(cards.ModelCard))
-    table = parameter_counts.table([card for card in found if slugs or card.architecture])
-    print(table.to_string(index=False))
 
 
 def main(arguments: list[str] | None = None) -> None:

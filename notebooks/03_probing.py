@@ -188,60 +188,50 @@ glue("faults_planted", int(found_first["planted"].sum()))
 # ## Recurring patterns
 #
 # Section 4.1 of the paper describes how the curves of a module behave, again and again, without saying from which
-# change on a rise is one. Here every curve gets a pattern by a rule. A change counts if it exceeds the
-# {term}`tolerance` *t*: two standard errors of the difference of two accuracies, at the curve's mean accuracy and the
-# number of its test images. Patterns are always read off accuracy.
-
-# %% tags=["hide-input"]
-from mlprobe_utils.analysis.patterns import counts, patterns, rules
-
-show(rules())
-
-# %% [markdown]
-# The last column says what the paper reports, in our words. Counted over all curves of this run, before and after
-# fine-tuning:
+# change on a rise is one. Here a change counts if it is {term}`significant`: accuracy at the end of each step on the
+# way from image to answer less that at its start, by a {term}`paired test` of the {term}`retrained probe`, among all
+# steps, models, data sets and stages. Counted over the models, after fine-tuning:
 
 # %%
-found = patterns(scores, outputs)
-counted = counts(found, chapter.names)
-show(counted)
+from mlprobe_utils.stats.paired import counted
+
+changes = certainty.steps(readings)
+by_step = counted(changes, "change", ["stage", "dataset", "step"])
+of_tuned = by_step[by_step["stage"] == "finetuned"]
+show(chapter.named(of_tuned.drop(columns="stage")))
 
 # %% tags=["hide-input"]
-glue("tolerance_low", found["tolerance"].min())
-glue("tolerance_high", found["tolerance"].max())
-glue("curves", len(found[found["module"] == "V"]))
-for module in ("V", "C", "L", "output"):
-    most = found.loc[found["module"] == module, "pattern"].value_counts()
-    glue(f"most_{module}", most.index[0])
-    glue(f"most_{module}_curves", int(most.iloc[0]))
+signs = ["significantly higher", "significantly lower"]
+totals = by_step.groupby("step")[["pairs", *signs]].sum()
+totals["neither"] = totals["pairs"] - totals[signs].sum(axis=1)
+glue("steps", int(totals["pairs"].sum()))
+glue("steps_neither", int(totals["neither"].sum()))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.patterns import changes
-
-tested = certainty.tested_changes(readings)
-called = certainty.survivors(tested, changes(scores, outputs))
-glue("called", len(called))
-glue("called_survive", int(called["survives"].sum()))
-glue("called_of", len(tested))
+for step, name in zip(certainty.STEPS, "VCILA", strict=True):
+    for word, count in totals.loc[step].items():
+        glue(f"{name}_{word.split()[-1]}", int(count))
 
 # %% [markdown]
-# Of {glue:text}`curves` curves, the vision tower's commonest pattern is *{glue:text}`most_V`*
-# ({glue:text}`most_V_curves`), the connector's *{glue:text}`most_C`* ({glue:text}`most_C_curves`), the LLM's
-# *{glue:text}`most_L`* ({glue:text}`most_L_curves`), and the final output is most often *{glue:text}`most_output`*
-# ({glue:text}`most_output_curves`), against the LLM's last layer. With {glue:text}`tolerance_low:.1f` to
-# {glue:text}`tolerance_high:.1f` points the tolerance is wide: on test sets of this size most of what an eye sees in a
-# curve is noise, and "unchanged" often means that no change could be detected. Of the {glue:text}`called` changes between
-# two fixed points that exceed it, {glue:text}`called_survive` survive a {term}`paired test` of the {term}`retrained probe`,
-# corrected for all {glue:text}`called_of` such changes. A final output that is lower before
-# fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
-# ([chapter 2](02_fine_tuning)). The pattern of each curve, with the changes that decided:
+# The *change* is the mean over models, in points; a pair is a model and a data set. The paper reports of the vision
+# tower that curves mostly rise and fluctuate, and on Chest-Xray decline: with both stages counted, {glue:text}`V_higher`
+# of {glue:text}`V_pairs` curves are higher at the tower's end than at its first point and {glue:text}`V_lower` lower.
+# Connectors mostly preserve, it says: {glue:text}`C_higher` raise the accuracy and {glue:text}`C_lower` lower it. At the
+# LLM's entry it saw drops that are made up for, no change, and gradual declines: here {glue:text}`I_lower` curves drop on
+# their way into it, {glue:text}`L_higher` rise along it and {glue:text}`L_lower` fall. The answer, sometimes lower than
+# the LLM's last layer in the paper and occasionally higher, is lower in {glue:text}`A_lower` and higher in
+# {glue:text}`A_higher`.
+#
+# On test sets of this size much of what an eye sees in a curve is noise: of {glue:text}`steps` changes
+# {glue:text}`steps_neither` are not significant, which does not mean that they are zero. What a curve does between two
+# ends, and whether it has the same shape before and after fine-tuning, only the chart shows. A final output that is lower
+# before fine-tuning can have a reason that is no loss of information: answers that name no option count as wrong
+# ([chapter 2](02_fine_tuning)). Every change, with its interval and p:
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.patterns import PARTS
 from mlprobe_utils.plots.tables import file
 
-each = chapter.named(found.replace({"module": PARTS}))
-file(each, "Patterns of all curves")
+file(chapter.named(changes), "Steps of all curves")
 
 # %% [markdown]
 # ## Where each module ends
@@ -342,18 +332,20 @@ show(pd.DataFrame(SCOPES.items(), columns=["scope", "meaning"]))
 # %%
 intervals = certainty.end_intervals(readings, chapter.metric)
 tuned = intervals[intervals["stage"] == "finetuned"]
-beside = certainty.side_by_side(tuned)
-show(chapter.named(beside.drop(columns="stage")))
+ends_of = [tuned[end].map("{:.1f}".format) for end in ("low", "high")]
+beside = tuned.assign(interval=ends_of[0] + "–" + ends_of[1]).pivot_table(
+    "interval", ["dataset", "model"], ["site", "scope"], "first", sort=False
+)
+beside.columns = [": ".join(place) for place in beside]
+show(chapter.named(beside.reset_index()))
 
 # %% tags=["hide-input"]
 file(chapter.named(intervals), "Intervals where each module ends")
 
 # %% tags=["hide-input"]
-sides = {s: [f"{s}, low", f"{s}, high"] for s in SCOPES}
-wide = {
-    s: (intervals[b] - intervals[a]).mean() for s, (a, b) in sides.items()
-}
-known = [f"{width:.1f} ({s})" for s, width in wide.items() if width > 0]
+wide = intervals["high"] - intervals["low"]
+wide = wide.groupby(intervals["scope"], sort=False).mean()
+known = [f"{width:.1f} ({scope})" for scope, width in wide.items()]
 words = f"The mean width of an interval is, in pp: {', '.join(known)}."
 none = "Of this metric no intervals are computed."
 glue("width_words", words if known else none)
@@ -368,22 +360,25 @@ glue("width_words", words if known else none)
 #
 # ### Before and after
 #
-# Accuracy after fine-tuning less that before, at the end of each module and of the final output. The last columns count
-# the {term}`significant` differences, by a {term}`paired test` among all of a scope. (Tests are of accuracy, whatever the
-# page's metric.)
+# Accuracy after fine-tuning less that before, at the end of each module and of the final output, mean over models. The
+# last columns count the {term}`significant` differences, by a {term}`paired test` among all of a scope. (Tests are of
+# accuracy, whatever the page's metric.)
 
 # %%
 tests = certainty.before_and_after(readings)
-show(chapter.named(certainty.counted(tests)))
+over_models = counted(tests, "change", ["dataset", "site", "scope"])
+show(chapter.named(over_models))
 
 # %% tags=["hide-input"]
 file(chapter.named(tests), "Paired tests of after less before")
 
 # %% tags=["hide-input"]
+from mlprobe_utils.stats.paired import NEITHER
+
 for of in SCOPES:
-    p, name = tests[f"p (Holm, {of})"], of.replace(" ", "_")
-    glue(f"tests_{name}", int(p.notna().sum()))
-    glue(f"tests_{name}_told", int((p < certainty.ALPHA).sum()))
+    own, name = tests[tests["scope"] == of], of.replace(" ", "_")
+    glue(f"tests_{name}", len(own))
+    glue(f"tests_{name}_told", int((own["verdict"] != NEITHER).sum()))
 
 # %% [markdown]
 # For these fitted probes {glue:text}`tests_fixed_probe_told` of {glue:text}`tests_fixed_probe` differences are significant,
@@ -503,8 +498,7 @@ file(chapter.named(everywhere), "All metrics at every probe point")
 #
 # - A curve shows what a small classifier can read at a layer, not what the model uses: see
 #   [how a probe reads a layer](#how-a-probe-reads-a-layer).
-# - A pattern is only as good as the rule that names it, and most changes are within noise: see
-#   [recurring patterns](#recurring-patterns).
+# - Much of what an eye sees in a curve is within noise: see [recurring patterns](#recurring-patterns).
 # - The final output is not the last layer: see [where each module ends](#where-each-module-ends).
 # - A difference counts if a paired test finds it significant: see [how sure a curve is](#how-sure-a-curve-is).
 # - Image tokens and last token answer different questions: see [the last token](#the-last-token).

@@ -271,28 +271,28 @@ file(chapter.named(by_name), "Choosing an epoch on test")
 
 # %% [markdown]
 # Something is added even if all epochs are equally good, because the highest of several noisy numbers is too high.
-# Simulated: as many epochs as here, every one with the same true accuracy, and the correlation between what two of
-# them get right as given.
+# Simulated: so many epochs, every one with the same true accuracy, on test sets of the paper's sizes, and the
+# correlation between what two of them get right as given.
 
 # %%
-from mlprobe_utils.analysis.baselines import by_chance
+from mlprobe_utils.pipeline.published import origin, simulated
 
-epochs = recipe_of_run.epochs
-share = added["last epoch"].mean() / 100
-sizes = [own.counts.shape[1] for own in drawn.values()]
-chance = by_chance(epochs, sizes, (0.8, 0.95, 0.99), share, repeats=200)
+chance = simulated("best_epoch")
 show(chance, decimals=2)
 
 # %% tags=["hide-input"]
-glue("epochs", epochs)
-glue("chance_least", chance["added"].min())
-glue("chance_most", chance["added"].max())
+by_epochs = chance.groupby("epochs")["added"].agg(["min", "max"])
+for name, end in (("few", 0), ("many", -1)):
+    glue(f"epochs_{name}", by_epochs.index[end])
+    glue(f"{name}_least", by_epochs["min"].iloc[end])
+    glue(f"{name}_most", by_epochs["max"].iloc[end])
+glue("chance_origin", origin("best_epoch"))
 
 # %% [markdown]
-# With {glue:text}`epochs` epochs to choose from, nothing but chance adds {glue:text}`chance_least:.1f` to
-# {glue:text}`chance_most:.1f` points, the more the smaller the test set is and the less epochs agree. With hundreds
-# of epochs it is more. A difference of that size between a method that was chosen on test and one that was not says
-# nothing.
+# With {glue:text}`epochs_few` epochs to choose from, nothing but chance adds {glue:text}`few_least:.1f` to
+# {glue:text}`few_most:.1f` points, the more the smaller the test set is and the less epochs agree; with
+# {glue:text}`epochs_many`, {glue:text}`many_least:.1f` to {glue:text}`many_most:.1f`. A difference of that size between a
+# method that was chosen on test and one that was not says nothing. (Simulated {glue:text}`chance_origin`.)
 #
 # ## What it cannot tell
 #

@@ -106,24 +106,19 @@ glue("curves", int(by_place.loc[("finetuned", "first layer"), "models"]))
 # {glue:text}`above_last_pretrained` and {glue:text}`above_last_finetuned` ({term}`significant`). The rest cannot be decided
 # on this many images.
 #
-# The layer at which the mean curves meet, with the range in which they meet on resampled images:
+# Where the curves cross, utilization is above from some layer on. The first layer at which it significantly is:
 
 # %%
+from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.plots.tables import file
 
-met = comprehension.crossings(readings)
-file(chapter.named(met), "Where utilization catches up")
-
-# %% tags=["hide-input"]
-for stage, own in met.groupby("stage"):
-    glue(f"met_{stage}", int((own["at"] != comprehension.NEVER).sum()))
-    glue(f"unsure_{stage}", int((own["earliest"] != own["latest"]).sum()))
+above = told[told["verdict"] == ABOVE].drop_duplicates(STATE)
+file(chapter.named(above), "Where utilization is first above")
 
 # %% [markdown]
-# The curves meet in {glue:text}`met_pretrained` of {glue:text}`curves` cases before fine-tuning, and in
-# {glue:text}`met_finetuned` after it. In {glue:text}`unsure_pretrained` and {glue:text}`unsure_finetuned` cases the layer
-# depends on which images were drawn: two noisy curves that run side by side meet somewhere by chance, so that a crossing
-# by itself says little.
+# There is one in {glue:text}`above_any_pretrained` of {glue:text}`curves` cases before fine-tuning, and in
+# {glue:text}`above_any_finetuned` after it. That two mean curves meet says little by itself: two noisy curves that run
+# side by side meet somewhere by chance.
 #
 # ## Is comprehension a ceiling?
 #

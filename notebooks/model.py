@@ -121,31 +121,35 @@ glue("most_changed", charts.METRIC_NAMES[metric])
 # {glue:text}`largest_change:.1f` points at the most. The metric that moved most on average is
 # {glue:text}`most_changed`. Which of these changes are more than noise comes next.
 #
-# ## Patterns of the curves
+# ## Steps of the curves
 #
-# Named by the rules of [chapter 3](../03_probing): a change counts only beyond the tolerance, in percentage points.
+# From the image to the answer, as in [chapter 3](../03_probing): a step counts where the {term}`paired test` of the
+# {term}`retrained probe` finds it {term}`significant`, among all of this page.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.patterns import PARTS, patterns
+from mlprobe_utils.analysis import certainty
+from mlprobe_utils.pipeline.tested import evaluated
 
-found = patterns(scores, outputs)
-by_part = found.replace({"module": PARTS})
-wide = by_part[by_part["stage"] != "both"].pivot_table(
-    "pattern", ["dataset", "stage"], "module", aggfunc="first", sort=False
-)
+of_run = chapter.selection, chapter.image_sets
+steps = certainty.steps(evaluated(*of_run, certainty.outcomes_of))
+wide = steps.pivot(
+    index=["dataset", "stage"], columns="step", values="verdict"
+)[[*certainty.STEPS]]
 show(chapter.named(wide.rename_axis(columns=None).reset_index()))
 
 # %% tags=["hide-input"]
-pairs = found[found["module"] != "shape"].groupby(["dataset", "module"])
-named = pairs["pattern"].nunique()
-glue("tolerance_low", found["tolerance"].min())
-glue("tolerance_high", found["tolerance"].max())
-glue("differ", int((named > 1).sum()))
-glue("pairs", len(named))
+from mlprobe_utils.stats.paired import NEITHER
+
+significant = steps["verdict"] != NEITHER
+glue("steps", len(steps))
+glue("steps_told", int(significant.sum()))
+largest = steps.loc[steps["change"].abs().idxmax()]
+glue("largest_step", largest["change"])
+glue("largest_where", largest["step"])
 
 # %% [markdown]
-# With a tolerance of {glue:text}`tolerance_low:.1f` to {glue:text}`tolerance_high:.1f` points the pattern after
-# fine-tuning is another than before it in {glue:text}`differ` of {glue:text}`pairs` pairs of module and data set.
+# Of {glue:text}`steps` steps {glue:text}`steps_told` are significant. The largest goes {glue:text}`largest_where`, with
+# {glue:text}`largest_step:+.1f` points.
 #
 # ## Feature health
 #

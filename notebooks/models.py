@@ -81,7 +81,7 @@ first_met(real, load_protocol("paper"))
 #
 # Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose. B stands for billion. The cards
 # above use its words, but name the very checkpoint as base model. Their parameters are counted from the architectures,
-# which `python -m mlprobe_utils parameters` does again, part by part.
+# which `python benchmarks/parameter_counts.py` does again, part by part.
 
 # %%
 from mlprobe_utils.pipeline.published import published

@@ -9,7 +9,6 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
@@ -251,20 +250,3 @@ def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[st
             found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in epochs_chosen(one, rule))
         frames.append(found)
     return pd.concat(frames, ignore_index=True)
-
-
-def by_chance(
-    epochs: int, images: Iterable[int], correlations: Iterable[float], share: float, repeats: int
-) -> pd.DataFrame:
-    """What choosing on test adds where all epochs have a true accuracy of `share`, by `repeats` simulations: images,
-    correlation (of two epochs' correct answers), added (the best epoch's accuracy less the true one, pp), error."""
-    records = []
-    for size, correlation in product(images, correlations):
-        generator, best = np.random.default_rng([0, epochs, size, int(1000 * correlation)]), []
-        for _ in range(repeats):  # a Gaussian copula (Emrich and Piedmonte 1991)
-            alone, shared = generator.standard_normal((epochs, size)), generator.standard_normal(size)
-            difficulty = np.sqrt(1 - correlation) * alone + np.sqrt(correlation) * shared
-            best.append((difficulty < norm.ppf(share)).mean(axis=1).max())
-        added = 100 * (np.array(best) - share)
-        records.append((size, correlation, added.mean(), added.std(ddof=1) / np.sqrt(repeats)))
-    return pd.DataFrame(records, columns=["images", "correlation", "added", "error"])

@@ -2,7 +2,7 @@
 section 5, figure 5); the options through the logit lens; and whether a model does better where it reads the question
 before the image, or text that does not concern it. Test images and seeds are the same: differences are paired."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 
 import numpy as np
@@ -20,15 +20,14 @@ from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated, groups
 from mlprobe_utils.pipeline.variants import of_value
-from mlprobe_utils.stats.intervals import LEVEL, RECIPE, WEIGHTS, intervals
+from mlprobe_utils.stats.intervals import RECIPE, WEIGHTS, intervals
 from mlprobe_utils.stats.paired import NEITHER, Pair, compare, judged
 from mlprobe_utils.stats.paired import WORDS as HIGHER_OR_LOWER
-from mlprobe_utils.stats.resampling import Statistic, accuracy
+from mlprobe_utils.stats.resampling import accuracy
 
 ABOVE, BELOW = "utilization above", "utilization below"
 WORDS = BELOW, ABOVE, NEITHER
 CURVE, BEST = "every layer", "the best layer on validation images"
-NEVER = "never"
 LOST, GAINED = "lost", "gained"
 ORDERS_COMPARED = (  # an order, and what is subtracted from it; only in `question_first` image tokens see the question
     ("question_first", "image_first"),
@@ -58,21 +57,16 @@ def best_on_validation(rows: pd.DataFrame) -> str:
     return min(correct.index[correct == correct.max()], key=flow_order)
 
 
-def _curves(found: Iterable[Evaluated]) -> Iterator[tuple[dict[str, str], list[str], Statistic, Statistic]]:
-    """Of every model, data set and stage: which it is, its points, comprehension and utilization."""
-    for own, stage in product(found, STAGES):
-        both = [own.outcomes[stage, name, CURVE] for name in POOLINGS]
-        yield own.place(stage=stage), both[0].points, *(accuracy(one.correct, own.resamples) for one in both)
-
-
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
     """Utilization less comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
     seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), p, p (Holm; over all curves), verdict of WORDS."""
     frames = []
-    for place, points, before, after in _curves(found):
-        own = Pair(place, before, after, before.drawn, RECIPE).tests()[["value", "band_low", "band_high", "p"]]
-        means = {"comprehension": before.values.mean(axis=0), "utilization": after.values.mean(axis=0)}
-        frames.append(own.assign(**place, point=points, **means))
+    for own, stage in product(found, STAGES):
+        curves = {name: own.outcomes[stage, name, CURVE] for name in POOLINGS}
+        scores = {name: accuracy(one.correct, own.resamples) for name, one in curves.items()}
+        tests = Pair({}, *scores.values(), own.resamples, RECIPE).tests()[["value", "band_low", "band_high", "p"]]
+        means = {name: score.values.mean(axis=0) for name, score in scores.items()}
+        frames.append(tests.assign(**own.place(stage=stage), point=curves["comprehension"].points, **means))
     table = judged(pd.concat(frames, ignore_index=True), "value", WORDS)
     columns = ["value", "band_low", "band_high", "p", "p (Holm)", "verdict"]
     return table[[*STATE, "point", "comprehension", "utilization", *columns]]
@@ -93,20 +87,6 @@ def course(compared: pd.DataFrame) -> pd.DataFrame:
             counts = {verdict: sum(verdict in found for found in own) for verdict in WORDS}
             rows.append({"dataset": dataset, "stage": stage, "where": where, "models": len(own)} | counts)
     return pd.DataFrame(rows).sort_values(["dataset", "stage"], kind="stable", ignore_index=True)
-
-
-def crossings(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Where utilization is first no lower than comprehension: STATE, at, earliest, latest (LLM points, or NEVER; the
-    ends of a 95 % percentile interval over resamples of images)."""
-    rows = []
-    for place, points, before, after in _curves(found):
-        change = after - before
-        drawn = np.vstack([change.values.mean(axis=0), change.resampled.mean(axis=1)])
-        reached = np.c_[drawn >= 0, np.ones(len(drawn), dtype=bool)].argmax(axis=1)
-        tails = np.quantile(reached[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="nearest")
-        at = np.array([*points, NEVER])[[reached[0], *tails]]
-        rows.append(place | dict(zip(("at", "earliest", "latest"), at, strict=True)))
-    return pd.DataFrame(rows)
 
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.stats import kendalltau
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import STATE, corrected_health, health_score, noise_covariance, root_of
@@ -135,17 +136,9 @@ def rank_stability(curves: Curves, penalty: float, penalties: Sequence[float] = 
     changes = {("lambda", f"{value:g}"): scores(first, value) for value in penalties if value != penalty}
     changes |= {("metric", metric): scores(metric, penalty) for metric in others}
     changes |= {("points", name): scores(first, penalty, choose) for name, choose in POINTS.items()}
-    taus = {change: _taus(reference, own) for change, own in changes.items()}
+    changes["images", "redrawn"] = np.broadcast_to(reference[:1], reference.shape)
+    taus = {change: kendalltau(reference, own, axis=1).statistic for change, own in changes.items()}
     found = {change: (own[0], *np.quantile(own[1:], ends)) for change, own in taus.items()}
-    found["images", "redrawn"] = np.quantile(_taus(reference[:1], reference[1:]), [0.5, *ends])
+    found["images", "redrawn"] = np.quantile(taus["images", "redrawn"][1:], [0.5, *ends])
     records = [(*change, len(reference[0]), *own) for change, own in found.items()]
     return pd.DataFrame(records, columns=RANKS[2:])
-
-
-def _taus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Kendall's tau-b of scores [..., models], row by row: scipy's, which takes one pair of rows at a time."""
-    first, second = np.triu_indices(one.shape[-1], 1)
-    signs = [np.sign(scores[..., first] - scores[..., second]) for scores in (one, other)]
-    concordant = (signs[0] * signs[1]).sum(axis=-1)
-    ranked = np.sqrt(np.prod([np.abs(own).sum(axis=-1) * np.ones(len(other)) for own in signs], axis=0))
-    return np.divide(concordant, ranked, out=np.full(len(other), np.nan), where=ranked > 0)

@@ -1,6 +1,6 @@
 """Names of probe points: a letter for the part of the model, and a number from 0 in the order the data flows. `V.07` is
-in the vision tower, `D.00` in deepstack: a side path, whose points have a curve of their own and enter no health score
-and no pattern."""
+in the vision tower, `D.00` in deepstack: a side path, whose points have a curve of their own and enter no health score.
+"""
 
 import re
 

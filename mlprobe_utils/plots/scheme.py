@@ -12,7 +12,7 @@ from mlprobe_utils.plots.figures import Figure, Panel
 
 UNITS = {"V": "block", "D": "merger", "C": "linear layer", "L": "decoder layer"}
 READ = {"image_mean": "mean of the image tokens (comprehension)", "last_token": "last token (utilization)"}
-MARKERS = {  # in colours that no chart uses for a stage
+MARKERS = {  # of what figure 2 has; in colours that no chart uses for a stage
     "image_mean": {"shape": "circle", "size": 100, "colour": COLOURS[2]},
     "last_token": {"shape": "diamond", "size": 144, "colour": COLOURS[3]},
 }
@@ -152,7 +152,7 @@ class _Scheme:
         for number, own in enumerate(layers.itertuples()):
             x, y = left + GUTTER + number % columns * self.cell, first + number // columns * PITCH
             boxes.append(self._box(x, y, self.cell - GAP, own.point, "" if own.width == width else str(own.width)))
-            width, poolings = own.width, own.poolings.split(", ")
+            width, poolings = own.width, [pooling for pooling in own.poolings.split(", ") if pooling in READ]
             for place, pooling in enumerate(poolings):  # a marker each, hanging from the box
                 at = x + (self.cell - GAP) / 2 + 18 * (place - (len(poolings) - 1) / 2)
                 tip = f"{own.point}: {READ[pooling]}, {width} features of {own.path} ({own.module})"

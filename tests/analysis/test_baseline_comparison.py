@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from simulated_rows import answers, answers_of, image_set, no_fewer, no_more, right_of, rows_of
+from simulations import best_by_chance
 
 from mlprobe_utils.analysis import baselines
 from mlprobe_utils.analysis.baselines import ABOVE, BELOW, LAST, NEITHER, ON_TEST, ON_VALIDATION, Trained
@@ -166,6 +167,6 @@ def test_a_better_epoch_that_validation_misses_is_added_and_left():
 
 
 def test_chance_adds_less_on_more_images_and_where_epochs_agree():
-    found = baselines.by_chance(EPOCHS, [150, 624], [0.5, 0.95], 0.85, 100)
+    found = best_by_chance([EPOCHS], [150, 624], [0.5, 0.95], 0.85, 100)
     added = found.set_index(["images", "correlation"])["added"]
     assert added[150, 0.5] > added[624, 0.5] > added[624, 0.95] > 0

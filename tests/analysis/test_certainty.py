@@ -9,7 +9,7 @@ import pytest
 from simulated_rows import answers, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
-from mlprobe_utils.analysis.certainty import ANSWER, PROBES, START
+from mlprobe_utils.analysis.certainty import ANSWER, PROBES, STEPS
 from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.outcomes import Outcomes
@@ -17,11 +17,12 @@ from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.tested import Evaluated, evaluated
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, intervals
-from mlprobe_utils.stats.paired import Pair, holm
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, Pair, holm
 from mlprobe_utils.stats.resampling import accuracy, resample, retrained
 
 IMAGES, SEEDS = 200, 5
-POINTS, SITES = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["V.01", "C.00", "L.01", "L.00"]
+POINTS = ["V.00", "V.01", "C.00", "L.00", "L.01"]
+SITES = {"V start": "V.00", "V end": "V.01", "C end": "C.00", "L start": "L.00", "L end": "L.01"}
 DRAWN = resample(np.arange(IMAGES) // 2, 400)
 HARD = np.random.default_rng(0).random(IMAGES)  # the same images are hard for all
 
@@ -37,7 +38,7 @@ def of_model(model: str, seed: int, **stages: tuple[list[float], float]) -> Eval
     for stage, (shares, answer) in stages.items():
         luck = [seed, len(stage)]
         found[stage, PROBES] = probes = outcomes(shares, list(range(SEEDS)), POINTS)
-        found |= {(stage, site): probes.at(point) for site, point in zip([*ENDS[:3], START], SITES, strict=True)}
+        found |= {(stage, site): probes.at(point) for site, point in SITES.items()}
         found[stage, OUTPUT] = output = outcomes([answer], [None] if stage == "pretrained" else [0, 1, 2], [OUTPUT])
         found[stage, ANSWER] = replace(output, predicted=output.predicted[:1])
     return Evaluated(model, "d", found, DRAWN)
@@ -60,57 +61,44 @@ def test_bands_and_intervals_are_those_of_their_outcomes():
         found = bands.query(place)
         assert found["point"].tolist() == POINTS
         np.testing.assert_allclose(found[["band_low", "band_high"]], expected[["band_low", "band_high"]])
-        table = ends.query(place).set_index("site").drop(columns=["model", "dataset", "stage"]).astype(float)
-        assert table.index.tolist() == [*ENDS]
+        table = ends.query(place).set_index("scope")
+        assert table["site"].unique().tolist() == [*ENDS]
         each = {one.model: accuracy(one.outcomes[stage, OUTPUT].correct, DRAWN) for one in FOUND}
         output = retrained(each)[own.model]
         for scope in SCOPES if stage == "finetuned" else [*SCOPES][:3]:  # before it there are no runs
             of = accuracy(probes.correct[:, [1, 2, 4]], DRAWN) if scope in (PROBE, RECIPE) else output
-            found = table[[f"{scope}, low", f"{scope}, high"]].dropna()
-            np.testing.assert_allclose(found, intervals(of, scope)[["low", "high"]])
-        assert table.at["final output", "value"] == pytest.approx(output.values[0])
-    shown = certainty.side_by_side(ends)
-    assert list(shown)[3:] == [f"{s}: {q}" for s in ENDS for q in certainty.scopes_of(s)]
-    assert shown.iloc[:, 3:-1].stack().str.fullmatch(r"\d+\.\d–\d+\.\d").all()
+            np.testing.assert_allclose(table.loc[[scope], ["low", "high"]], intervals(of, scope)[["low", "high"]])
+        assert table["value"].iloc[-1] == pytest.approx(output.values[0])
+    assert len(ends) == 2 * CURVES * len(ENDS) - len(FOUND)  # of the retrained model after fine-tuning alone
     assert len(certainty.bands(FOUND, "f1")) == CURVES * len(POINTS)
     assert certainty.bands(FOUND, "mcc").empty  # a metric without resamples
-    assert certainty.side_by_side(certainty.end_intervals(FOUND, "mcc")).empty
+    assert certainty.end_intervals(FOUND, "mcc").empty
 
 
 def test_after_less_before_is_significant_where_it_was_planted_and_corrected_for_the_whole_table():
     tests = certainty.before_and_after(FOUND)
-    assert tests["site"].tolist() == [*ENDS] * 2
-    by_place = tests.set_index(["model", "site"])
     before, after = (FOUND[0].outcomes[stage, PROBES].correct[:, [1, 2, 4]] for stage in STAGES)
     for scope, planted in zip(SCOPES, ("C end", "C end", "final output", "final output"), strict=True):
-        significant = by_place[f"p (Holm, {scope})"] < certainty.ALPHA
-        assert significant[significant].index.tolist() == [("m", planted)]
+        own = tests[tests["scope"] == scope]
+        assert own["site"].tolist() == 2 * ([planted] if planted == OUTPUT else [*ENDS[:3]])
+        significant = own[own["verdict"] != NEITHER]
+        assert significant[["model", "site", "verdict"]].to_numpy().tolist() == [["m", planted, HIGHER]]
         expected = Pair({}, before, after, DRAWN, scope).tests() if planted == "C end" else {}
         for name in ("low", "high", "p") if planted == "C end" else ():
-            np.testing.assert_allclose(by_place.loc["m"][f"{name} ({scope})"].iloc[:3], expected[name])
-        adjusted = holm(tests[f"p ({scope})"])
-        pd.testing.assert_series_equal(tests[f"p (Holm, {scope})"], adjusted, check_names=False)
-    assert by_place.loc[("m", "C end"), "change"] == pytest.approx(25, abs=5)
-    assert tests.loc[tests["site"] == "final output", f"p ({RECIPE})"].isna().all()
-    counted = certainty.counted(tests).set_index("site")
-    assert counted["models"].tolist() == [2] * 4
-    for scope, expected in zip(SCOPES, [[0, 1, 0, np.nan]] * 2 + [[np.nan] * 3 + [1]] * 2, strict=True):
-        assert counted[f"significant: {scope}"].tolist() == pytest.approx(expected, nan_ok=True)
+            np.testing.assert_allclose(own[name].iloc[:3], expected[name])
+        pd.testing.assert_series_equal(own["p (Holm)"], holm(own["p"]), check_names=False)
+        assert significant["change"].iloc[0] == pytest.approx(25 if planted == "C end" else 30, abs=5)
 
 
-def test_changes_between_points_survive_if_they_are_significant_with_their_sign():
-    tests = certainty.tested_changes(FOUND)
-    assert len(tests) == CURVES * len(certainty.BETWEEN_POINTS)
-    significant = tests[tests["p (Holm)"] < certainty.ALPHA].set_index(["model", "stage", "name"])["change"]
-    planted = {("m", "finetuned", "projection"): 25, ("m", "finetuned", "entry drop"): 25}
-    planted |= {("m", "finetuned", "answer"): 20, ("m", "pretrained", "answer"): -10}
-    assert significant.to_dict() == pytest.approx(planted, abs=5)
-    changes = pd.DataFrame([own.place(stage=stage, tolerance=8.0) for own in FOUND for stage in STAGES])
-    called = changes.assign(**{"projection": 20.0, "entry drop": -20.0, "course": 9.0, "answer": 1.0})
-    found = certainty.survivors(tests, called)
-    assert len(found) == 3 * CURVES  # no answer exceeds the tolerance
-    survive = found.loc[found["survives"], ["model", "stage", "name"]]
-    assert survive.to_numpy().tolist() == [["m", "finetuned", "projection"]]
+def test_steps_are_significant_where_they_were_planted_with_their_sign():
+    tests = certainty.steps(FOUND)
+    assert len(tests) == CURVES * len(STEPS)
+    found = tests[tests["verdict"] != NEITHER].set_index(["model", "stage", "step"])
+    _, connector, into, _, answer = STEPS
+    planted = {("m", "finetuned", connector): 25, ("m", "finetuned", into): -25}
+    planted |= {("m", "finetuned", answer): 20, ("m", "pretrained", answer): -10}
+    assert found["change"].to_dict() == pytest.approx(planted, abs=5)
+    assert found["verdict"].map({HIGHER: 1, LOWER: -1}).tolist() == np.sign(found["change"]).tolist()
 
 
 def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkeypatch):
@@ -128,6 +116,6 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
     for stage in STAGES:
         probes, output = found.outcomes[stage, PROBES], found.outcomes[stage, ANSWER]
         assert probes.predicted.shape == (SEEDS, len(POINTS), 4)
-        assert [found.outcomes[stage, site].points for site in (*ENDS[:3], START)] == [[point] for point in SITES]
+        assert [found.outcomes[stage, site].points for site in SITES] == [[point] for point in SITES.values()]
         assert output.correct[0, 0].tolist() == [False, True, False, True]
         assert probes.correct[0, 0].tolist() == right.tolist()

@@ -8,7 +8,7 @@ import pytest
 from simulated_rows import answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import comprehension
-from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, NEVER, ORDERS_COMPARED, POINTS, WORDS
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, ORDERS_COMPARED, POINTS, WORDS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.evaluation.question import ORDERS
@@ -61,15 +61,6 @@ def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_wer
         np.testing.assert_allclose(own[columns], intervals(first - second, RECIPE)[columns])
         np.testing.assert_allclose(own["value"], own["utilization"] - own["comprehension"])
         assert counts.loc[stage, [*WORDS]].to_numpy().tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]  # first, last, any
-
-
-def test_the_curves_meet_where_they_were_planted_to(monkeypatch):
-    met = comprehension.crossings(found_with(monkeypatch, [0.8, 0.8, 0.8], [0.6, 0.6, 0.95]))
-    assert met[["at", "earliest", "latest"]].to_numpy().tolist() == [["L.10"] * 3] * 2
-    never = comprehension.crossings(found_with(monkeypatch, [0.9, 0.9, 0.9], [0.6, 0.6, 0.6]))
-    assert (never["at"] == NEVER).all()
-    unsure = comprehension.crossings(found_with(monkeypatch, [0.8] * 3, [0.795] * 3))
-    assert (unsure["earliest"] != unsure["latest"]).any()
 
 
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, ABOVE), (0.65, BELOW), (0.8, NEITHER)])

@@ -103,7 +103,7 @@ def test_the_end_point_and_another_metric_turn_the_order_by_hand():
     assert (found.at["metric", "to"], found.at["metric", "tau"]) == ("recall", -1)
 
 
-def test_taus_are_scipys_on_each_resample():
+def test_taus_have_percentiles_over_the_resamples():
     curves = dict(enumerate(np.random.default_rng(0).uniform(0.7, 0.9, (5, 41, 9))))  # of models: sample and resamples
     found = analysis.rank_stability({"accuracy": curves}, 0.2, [1.0]).iloc[0]
     scores = np.array([[[health.health_score(c, p) for c in own] for own in curves.values()] for p in (0.2, 1.0)])

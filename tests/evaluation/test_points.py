@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import save_file
 
 from mlprobe_utils.analysis.health import profile
-from mlprobe_utils.analysis.patterns import patterns
 from mlprobe_utils.evaluation.health import health_by_run
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import PROBED, flow_order, is_point, on_side_path
@@ -44,7 +43,7 @@ def test_points_stand_in_the_order_the_data_flows(tmp_path):
         assert not is_point(name) | on_side_path(name), name
 
 
-def test_a_side_path_changes_no_health_score_no_pattern_and_no_end():
+def test_a_side_path_changes_no_health_score_and_no_end():
     """Its values are far from all others."""
     points = ["V.00", "V.01", "D.00", "D.01", "D.02", "C.00", "C.01", "L.00", "L.01"]
     places = itertools.product(("pretrained", "finetuned"), (0, 1), points)
@@ -57,7 +56,6 @@ def test_a_side_path_changes_no_health_score_no_pattern_and_no_end():
     assert len(modules) < len(scores)
     for table in (
         lambda own: profile(health_by_run(own, 0.2), outputs),
-        lambda own: patterns(own, outputs),
         lambda own: module_ends(own, outputs, "accuracy"),
     ):
         pd.testing.assert_frame_equal(table(scores), table(modules))

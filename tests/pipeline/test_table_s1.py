@@ -7,15 +7,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from parameter_counts import count, main, table
 from safetensors.numpy import save_file
 
-from mlprobe_utils.__main__ import main
 from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families import family_named
 from mlprobe_utils.pipeline import published as of_paper
 from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, load_protocol, slugs
-from mlprobe_utils.pipeline.parameter_counts import count, table
 from mlprobe_utils.pipeline.published import ARCHITECTURES, published, published_config
 from mlprobe_utils.synthetic.miniatures.recipe import described, recipe_of
 
@@ -74,14 +73,14 @@ def test_table_s1_is_that_of_the_cards():
 
 
 def test_table_s1_command_prints_a_row_a_model(capsys):
-    main(["parameters"])
+    main([])
     head, *rows = capsys.readouterr().out.splitlines()
     assert " ".join(head.split()) == "model class vision tower connector LLM LM head total Table S1 equal probe points"
     cells = {row.split()[0]: " ".join(row.split()) for row in rows}
     assert cells["MedGemma-27B"].endswith(" 27,432,406,640 27.43B yes V 27, C 1, L 62")
     assert cells["Gemma-3-4B"].endswith(" 4,300,079,472 V 27, C 1, L 34")
     assert {name for name, row in cells.items() if " yes " not in row} == {load_model_card(s).name for s in BASES}
-    main(["parameters", "medgemma-4b"])
+    main(["medgemma-4b"])
     assert capsys.readouterr().out.splitlines()[1].split()[0] == "MedGemma-4B"
 
 

@@ -18,7 +18,7 @@ def points_of(vision: int, connector: int, llm: int, side: int = 0, widths=(1280
     parts = [("V", "visual.blocks", 1, "Block", [widths[0]] * vision, "image_mean")]
     parts += [("D", "visual.deepstack_merger_list", 1, "Merger", [widths[2]] * side, "image_mean")]
     parts += [("C", "visual.merger.mlp", 2, "Linear", [widths[1]] * (connector - 1) + [widths[2]], "image_mean")]
-    parts += [("L", "language_model.layers", 1, "Decoder", [widths[2]] * llm, "image_mean, last_token")]
+    parts += [("L", "language_model.layers", 1, "Decoder", [widths[2]] * llm, "image_mean, image_places, last_token")]
     rows = [
         (f"{letter}.{i:02d}", f"model.{path}.{step * i}", module, width, poolings)
         for letter, path, step, module, own, poolings in parts

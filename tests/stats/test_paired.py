@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from detectable import images_needed, power, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
-from mlprobe_utils.analysis.detectable import images_needed, power, table
 from mlprobe_utils.stats import paired
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 from mlprobe_utils.stats.paired import WORDS, Pair, compare, holm, sign_flip_p, verdicts

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binom, norm
 
+from mlprobe_utils.analysis.adaptation import POWER
 from mlprobe_utils.stats.paired import ALPHA
 
-POWER = 0.8  # as is usual in planning
 NEGLIGIBLE = 1e-12  # probabilities that are left out
 
 

@@ -1,5 +1,6 @@
-"""Counts models' parameters, of models built without weights, and compares them with Table S1 (`parameters`)."""
+"""Counts models' parameters, of models built without weights, and sets Table S1's beside them."""
 
+import argparse
 import functools
 from collections import Counter
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import torch
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families import family_named
-from mlprobe_utils.pipeline.cards import ModelCard
+from mlprobe_utils.pipeline.cards import ModelCard, load_model_card, slugs
 from mlprobe_utils.pipeline.published import published, published_config, short
 
 
@@ -56,3 +57,15 @@ def table(cards: list[ModelCard]) -> pd.DataFrame:
         points = ", ".join(f"{module} {number}" for module, number in counted.points.items())
         rows.append(row | {"total": f"{counted.total:,}", "Table S1": known, "equal": equal, "probe points": points})
     return pd.DataFrame(rows)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("slugs", nargs="*", metavar="SLUG", help="a model card; none: all that name an architecture")
+    given = parser.parse_args(arguments).slugs
+    cards = [load_model_card(slug) for slug in given or slugs(ModelCard)]
+    print(table([card for card in cards if given or card.architecture]).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
