@@ -105,13 +105,6 @@ def test_patterns_of_scores_and_how_many_curves_have_each():
     assert dict(table.loc[PARTS["shape"]]["after"]) == {"same shape": 1, "different shape": 1}
 
 
-def test_every_pattern_has_its_rule_in_words():
-    words = patterns.rules().set_index(["module", "pattern"])["rule"]
-    assert len(words) == len(PATTERNS)
-    drop, course = "connector's last point − LLM's first point > t", "LLM's last point − LLM's first point > t"
-    assert words["LLM", "drop and recover"] == f"{drop} and {course}"
-
-
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

@@ -134,16 +134,6 @@ def test_notebooks_declare_types_meanings_and_a_run(cells, name, tmp_path):
     assert check_parameters(namespace(**values))[0] == expected
 
 
-def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
-    cells = [
-        'split_rule: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
-        "models: list[str] = [\n    'a',\n]  # several lines",
-        "models: list[str] = []  # edited",
-    ]
-    assert declarations(cells[:2])[0]["models"] == "several lines"
-    assert declarations(cells)[0] == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
-
-
 @pytest.mark.slow
 def test_binder_gets_the_projects_own_pins_and_python_and_turns_every_script_into_a_notebook(tmp_path):
     """`.binder/`, which repo2docker reads."""

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from mlprobe_utils.book import make_book
-from mlprobe_utils.book.make_book import account, expected, remember, spent
+from mlprobe_utils.book.make_book import expected, remember
 from mlprobe_utils.common import progress
 
 
@@ -42,31 +42,6 @@ def test_a_long_step_reports_how_far_it_is_now_and_then(monkeypatch, capsys):
         notes.note(done, 300, "training step")
     lines = [f"    training step {done} of 300, about {left} min left" for done, left in ((30, 14), (50, 13))]
     assert capsys.readouterr().err.splitlines() == lines
-
-
-def test_who_watches_gets_a_bar_and_a_page_none(monkeypatch, capsys):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
-    for name in ("MLPROBE_PREPARED", "MLPROBE_PROGRESS", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    notes = progress.Notes()
-    notes.note(1, 2, "probe")
-    notes.note(2, 2, "probe")
-    assert "probe: 100%" in capsys.readouterr().err
-    monkeypatch.setenv("MLPROBE_PREPARED", "1")
-    progress.Notes().note(1, 2, "probe")
-    assert capsys.readouterr().err == ""
-
-
-def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
-    lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
-    (tmp_path / "progress").write_text("\n".join(lines) + "\n")
-    summed = [("probes", 2, 10.0), ("pages", 1, 9.0), ("notebook", 1, 1.0)]
-    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == summed
-    head, *rows = [line.split() for line in account(tmp_path / "progress", wall=12.4).splitlines()]
-    assert head[-2:] == ["steps", "seconds"]
-    assert rows[0] == ["probes", "2", "10"]
-    assert (rows[3][-2:], rows[4][-1]) == (["4", "20"], "12")
-    assert (rows[5][:2], rows[6][:3]) == (["processor", "seconds"], ["largest", "process", "(MiB)"])
 
 
 def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_path):

@@ -176,10 +176,6 @@ def test_a_chat_template_for_a_checkpoint_without_one_is_the_authors():
         assert render_jinja_template([messages], **options)[0] == [f"{turn}<|assistant|>\n{expected}"]
 
 
-def test_every_field_of_a_model_card_says_what_it_is():
-    assert [*ModelCard.model_fields] == ["slug", *(n for n, f in ModelCard.model_fields.items() if f.description)]
-
-
 def test_unknown_slug_names_the_nearest():
     for loader, slug, words in (
         (load_data_card, "buzi", "data set 'buzi': did you mean 'busi'.* A card of your own goes to data/datasets"),

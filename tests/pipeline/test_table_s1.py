@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from mlprobe_utils.__main__ import main
-from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
+from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families import family_named
 from mlprobe_utils.pipeline import published as of_paper
@@ -130,14 +130,6 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
     assert pads[3] == "336 × 336 pixels, padded to a square"
     assert "chat template" in pads[6]
     assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
-
-
-def test_models_that_read_images_at_another_size_are_named():
-    cards = [REAL.model_copy(update={"max_pixels": 9}), load_model_card("gemma-3-4b")]
-    words = "Every model is given images of at most 802,816 pixels, proportions kept; read at another size: "
-    others = "Model <7B>, at most 9 pixels; Gemma-3-4B, 896 × 896 pixels"
-    assert pixel_words(cards, load_protocol("paper").images) == f"{words}{others}."
-    assert pixel_words([REAL], load_protocol("miniature").images).endswith("64 × 64 pixels.")
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):
