@@ -107,7 +107,6 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
     ("injected", "words"),
     [
         ({"models": "lingshu-7b-miniature"}, "'models': .*list.*lingshu-7b-miniature"),
-        ({"datasets": ["busi"]}, "'busi' .*DATA=.*busi-phantom"),
         ({"models": ["lingshu-7b-minature"]}, "unknown model .*did you mean 'lingshu-7b-miniature'"),
         ({"split_rule": "official"}, "unknown split rule 'official'.*clean, paper"),
         ({"metric": "acuracy"}, "unknown metric .*accuracy"),

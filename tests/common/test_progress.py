@@ -62,9 +62,7 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
 
 def test_a_process_ends_with_the_one_that_started_it_however_that_ends():
     code = "import time; from mlprobe_utils.common.progress import end_with_parent as e; e(); print(1); time.sleep(99)"
-    parent = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-uc', sys.argv[1]]); print(p.pid); p.wait()"
-    )
+    parent = "import subprocess as s, sys; p = s.Popen([sys.executable, '-uc', sys.argv[1]]); print(p.pid); p.wait()"
     process = subprocess.Popen([sys.executable, "-uc", parent, code], stdout=subprocess.PIPE, text=True)
     (child,) = {int(process.stdout.readline()), int(process.stdout.readline())} - {1}
     process.kill()

@@ -31,7 +31,7 @@ PAPER = {  # discussion -> what it varies, models of the paper's tables; questio
 RUNS = 2
 
 
-def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default():
+def test_the_papers_models_take_part_as_miniatures_and_the_cards_data_sets_and_their_phantoms():
     book, found = load_book(), variants.discussions()
     assert [card.slug for card in found] == [*PAPER]
     for card in found:
@@ -41,9 +41,6 @@ def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default():
         assert len(taking_part(card, book.models)) == 1
     both = ["lingshu-7b-miniature", "lingshu-7b"]
     assert taking_part(load_discussion("question-first"), ["lingshu-32b", *both, "qwen2.5-vl-7b-miniature"]) == both
-
-
-def test_a_discussion_is_about_its_data_sets_and_their_phantoms():
     card, every = load_discussion("question-first"), ["busi-phantom", "covid19-ct-phantom", "covid19-ct"]
     assert variants.discussed_on(card, every) == every[1:]
     assert variants.discussed_on(card, ["busi", "chest-xray"]) == ["busi"]  # none of its own: the first

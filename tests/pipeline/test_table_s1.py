@@ -4,13 +4,11 @@ import json
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
-from safetensors.numpy import save_file
 
 from mlprobe_utils.__main__ import main
-from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of
+from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families import family_named
 from mlprobe_utils.pipeline import published as of_paper
@@ -153,17 +151,6 @@ def test_a_miniature_is_described_by_its_recipe_and_its_base():
     for slug, field, value in ((ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])):
         with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):  # given by the recipe
             described(load_model_card(slug).model_copy(update={field: value}))
-
-
-def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp_path):
-    card = load_model_card(BASE)
-    assert parameters_of(card) is None
-    folder = outputs / card.source
-    folder.mkdir(parents=True)
-    save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, folder / "model-00001-of-00002.safetensors")
-    save_file({"c": np.zeros((2, 2), "float16")}, folder / "model-00002-of-00002.safetensors")
-    found = map(parameters_of, (card, ModelCard(slug="x", name="x", source=str(folder)), REAL))
-    assert [*found] == [21, 21, 8_290_000_000]
 
 
 def test_every_card_has_a_row_models_of_the_run_come_first_and_one_alone_has_a_row_a_fact(outputs):

@@ -43,9 +43,7 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
 
 
 @each_family
-def test_generation_is_greedy_and_options_are_as_probable_as_without_padding(
-    tiny, encoder, image_set, family, tmp_path
-):
+def test_generation_is_greedy_and_options_are_as_probable_as_unpadded(tiny, encoder, image_set, family, tmp_path):
     options = image_set.card.options
     tokens = [answer_ids(encoder.tokenizer, family, option) for option in options]
     assert len({*map(len, tokens)}) > 1

@@ -133,7 +133,6 @@ def test_bfloat16_model_learns(tiny, image_set, tmp_path):
 
 
 def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_path, monkeypatch):
-
     def run(folder):
         return tuned(load(tiny_card), image_set, folder, 1, epochs=4, dropout=0.1)
 
