@@ -17,15 +17,12 @@ from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import (
     MODES,
-    NAMED,
     NAMES,
     PLACES,
     STATEMENTS,
     Usual,
     against_usual,
-    main_statement,
     usual,
-    verdicts,
 )
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.pipeline import artefacts, fault_card
@@ -33,6 +30,7 @@ from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
 from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selection
 from mlprobe_utils.stats.intervals import LEVEL, intervals
+from mlprobe_utils.stats.paired import ALPHA, holm
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 RATES = ["what", "of", "cases", "models", "counted", "share", "low", "high"]
@@ -123,15 +121,19 @@ def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[st
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     """Cases with their diagnosis, each by itself and by undamaged cases of other families: named (all modes, joined by
-    "; ") and diagnosed (that of `diagnosis.main_statement`, or null)."""
-    known, found = by_family(cases, cases["family"].unique()), []
-    stated = pd.DataFrame({"statement": NAMES, "mode": [s.mode for s in STATEMENTS], "band_low": -np.inf})
-    for case in cases.to_dict("records"):
-        lost = stated.assign(**{column: [case[f"{column}: {name}"] for name in NAMES] for column in LOSS})
-        own = verdicts(against_usual(lost, known[case["family"]], least))
-        main, named = main_statement(own), own.loc[own["verdict"] == NAMED, "mode"]
-        found.append(("; ".join(dict.fromkeys(named)), None if main is None else main["mode"]))
-    return cases.assign(**pd.DataFrame(found, cases.index, ["named", "diagnosed"]))
+    "; ") and diagnosed (as `diagnosis.main_statement`), both null where nothing is named."""
+    frames = []
+    for family, known in by_family(cases, cases["family"].unique()).items():
+        own = cases[cases["family"] == family]
+        for statement in STATEMENTS:
+            lost = {column: own[f"{column}: {statement.name}"] for column in LOSS}
+            lost = pd.DataFrame(lost | {"statement": statement.name, "mode": statement.mode})
+            frames.append(against_usual(lost, known, least))
+    table = pd.concat(frames).rename_axis("case").reset_index()
+    named = table[table.groupby("case")["p"].transform(holm) < ALPHA]
+    by_case = named.groupby("case")
+    main = named.loc[(named["value"] + named["usual"]).groupby(named["case"]).idxmin()].set_index("case")["mode"]
+    return cases.assign(named=by_case["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes))), diagnosed=main)
 
 
 def read() -> Laboratory:

@@ -243,6 +243,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
     """Writes the losses of every case to outputs/diagnosis/, and prints how often the diagnosis is correct.
     Raises InputError for a model and data set without its trial, and for models of one family alone."""
     selection, cases = Selection(tuple(models), tuple(datasets), protocol, split_rule), []
+    modes = {fault.slug: fault.expected for fault in fault_card.all_faults()}
     with step("laboratory", "diagnosis of the cases"):
         for dataset in selection.datasets:
             drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
@@ -253,9 +254,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                 artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
-                planted["mode"] = planted["fault"].map(
-                    {fault.slug: fault.expected for fault in fault_card.all_faults()}
-                )
+                planted["mode"] = planted["fault"].map(modes)
                 for case in planted.to_dict("records"):
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
                     found = pd.concat([of_run[of_run["fault"] == case["case"]], of_run[of_run["fault"].isna()]])
