@@ -108,7 +108,6 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
     [
         ({"models": "lingshu-7b-miniature"}, "'models': .*list.*lingshu-7b-miniature"),
         ({"models": ["lingshu-7b-minature"]}, "unknown model .*did you mean 'lingshu-7b-miniature'"),
-        ({"split_rule": "official"}, "unknown split rule 'official'.*clean, paper"),
         ({"metric": "acuracy"}, "unknown metric .*accuracy"),
         ({"modles": ["x"]}, "unknown parameter 'modles': did you mean 'models'"),  # papermill only logs it
     ],
