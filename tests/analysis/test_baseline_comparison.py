@@ -109,16 +109,12 @@ def test_the_chart_has_everyone_with_the_interval():
     assert all(word in drawn.html for word in ("Phantoms", 'data-highlight="CNN"', "mean of CNN: "))
 
 
-def test_the_list_has_the_papers_numbers_and_how_sure_each_is():
-    listed = baselines.baseline_table(all_baselines())
-    assert listed["category"].value_counts(sort=False).to_dict() == {"CNN": 8, "MLP": 4, "ViT": 4, "hybrid": 7}
-    assert listed["category"].tolist() == sorted(listed["category"], key=CATEGORIES.index)
-    assert listed["status"].value_counts().to_dict() == {"cited": 11, "inferred": 11, "likely": 1}
-    assert listed.set_index("baseline").at["S2-MLP", "built as"] == "this project: s2_mlp"
+def test_the_list_is_sorted_by_category_and_says_what_was_trained():
+    listed = baselines.baseline_table(all_baselines())["category"].tolist()
+    assert listed == sorted(listed, key=CATEGORIES.index)
     own = baselines.baseline_table(CARDS, "small", {"d": [training(slug, [0.8]) for slug in SLUGS]})
-    assert own[["baseline", "parameters", "trained at"]].to_numpy().tolist() == [
-        [card.name, "1.23M", "64 px"] for card in CARDS
-    ]
+    rows = own[["baseline", "parameters", "trained at"]].to_numpy().tolist()
+    assert rows == [[card.name, "1.23M", "64 px"] for card in CARDS]
 
 
 def test_each_rule_chooses_its_epoch_and_the_earliest_of_equals():

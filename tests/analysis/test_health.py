@@ -101,14 +101,3 @@ def test_a_module_without_a_score_is_an_error_with_place_and_remedy(outputs, mon
             assert health.health_of_run(one)["score"].notna().all()
     with pytest.raises(InputError, match=r"m on covid19-ct, LLM \(pretrained, run 0\).*add test images"):
         health.health_of_run(one)
-
-
-def test_ranks_of_a_run_and_of_a_single_model():
-    shares, sets = {"a": 0.6, "b": 0.75, "c": 0.9}, {"covid19-ct": SET}
-    rows = pd.concat(probed(share, model=model, seed=1) for model, share in shares.items())
-    found = health.rank_table(rows, sets, "paper", 0.2)
-    assert set(found["module"]) == {"V", "C", "L"}
-    assert set(found.loc[found["changed"] == "metric", "to"]) == {"balanced accuracy"}
-    same = found[(found["changed"] == "lambda") & (found["module"] == "C")]  # one point: lambda has no say
-    assert (same["tau"] == 1).all()
-    assert health.rank_table(rows[rows["model"] == "a"], sets, "paper", 0.2).empty

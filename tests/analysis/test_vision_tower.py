@@ -63,9 +63,8 @@ def test_both_gaps_are_the_means_of_the_changes():
     assert gaps.at[RELATIVE, "value"] == pytest.approx(100 * (changes["frozen"] / changes["adapted"] - 1).mean())
     assert gaps["numbers"].tolist() == [4, 4]
     assert (gaps["high"] < 0).all()
-    never = vision_tower.gaps(vision_tower.changes([compared(0.5, -1.0)])).set_index(
-        "gap"
-    )  # never correct: F1 of nothing
+    never = vision_tower.gaps(vision_tower.changes([compared(0.5, -1.0)]))  # never correct: F1 of nothing
+    never = never.set_index("gap")
     assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
     assert never.at[ABSOLUTE, "low"] > 0
 

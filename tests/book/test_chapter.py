@@ -9,9 +9,8 @@ from xml.etree import ElementTree
 import pandas as pd
 import pytest
 
-from mlprobe_utils.book.chapter import Chapter, scope
+from mlprobe_utils.book.chapter import Chapter
 from mlprobe_utils.common.errors import InputError
-from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.configuration import Run
 
 MODELS = ("qwen2.5-vl-7b-miniature", "lingshu-7b-miniature")
@@ -67,17 +66,6 @@ def test_scores_are_balanced_where_classes_are_very_unequal(chapter):
     why = "Scores are balanced accuracy, as Scans has 45 of 'Common' and 9 of 'Rare' among its test images."
     assert why in html.unescape(page.opening().data)
     assert replace(page, parameters={"metric": "f1"}).metric == "f1"
-
-
-def test_what_is_real_tells_random_weights_from_trained_ones(chapter):
-    random = load_model_card("qwen3-vl-4b-miniature")
-    assert scope({"a": random}, chapter.datasets).endswith(
-        "The models are miniatures: with random weights, which have learned nothing (miniature of Qwen3-VL-4B). "
-        "Their figures say nothing about the originals."
-    )
-    both = scope(chapter.models | {"a": random}, chapter.datasets)
-    assert "Lingshu-7B), or with random weights, which have learned nothing (miniature of Qwen3-VL-4B)." in both
-    assert "miniatures" not in scope({"a": load_model_card("gemma-3-4b")}, chapter.datasets)
 
 
 def test_a_page_about_one_model_refuses_several(chapter):

@@ -107,9 +107,7 @@ def test_what_else_a_notebook_holds_is_its_readers_own():
     ("injected", "words"),
     [
         ({"models": "lingshu-7b-miniature"}, "'models': .*list.*lingshu-7b-miniature"),
-        ({"datasets": ["busi"]}, "'busi' .*DATA=.*busi-phantom"),
         ({"models": ["lingshu-7b-minature"]}, "unknown model .*did you mean 'lingshu-7b-miniature'"),
-        ({"split_rule": "official"}, "unknown split rule 'official'.*clean, paper"),
         ({"metric": "acuracy"}, "unknown metric .*accuracy"),
         ({"modles": ["x"]}, "unknown parameter 'modles': did you mean 'models'"),  # papermill only logs it
     ],
@@ -132,16 +130,6 @@ def test_notebooks_declare_types_meanings_and_a_run(cells, name, tmp_path):
     assert len(values["models"]) == (name == "model")  # the page of one model names one
     expected = configuration.configure(values["models"], [], "miniature", "paper", "")
     assert check_parameters(namespace(**values))[0] == expected
-
-
-def test_the_meaning_is_that_of_the_declaration_as_it_was_run_last():
-    cells = [
-        'split_rule: str = "paper # clean"  # größer: "ü" # und mehr\nmetric: str = "f1"',
-        "models: list[str] = [\n    'a',\n]  # several lines",
-        "models: list[str] = []  # edited",
-    ]
-    assert declarations(cells[:2])[0]["models"] == "several lines"
-    assert declarations(cells)[0] == {"split_rule": 'größer: "ü" # und mehr', "metric": "", "models": "edited"}
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from mlprobe_utils.book import make_book
-from mlprobe_utils.book.make_book import account, expected, remember, spent
+from mlprobe_utils.book.make_book import expected, remember
 from mlprobe_utils.common import progress
 
 
@@ -44,31 +44,6 @@ def test_a_long_step_reports_how_far_it_is_now_and_then(monkeypatch, capsys):
     assert capsys.readouterr().err.splitlines() == lines
 
 
-def test_who_watches_gets_a_bar_and_a_page_none(monkeypatch, capsys):
-    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
-    for name in ("MLPROBE_PREPARED", "MLPROBE_PROGRESS", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    notes = progress.Notes()
-    notes.note(1, 2, "probe")
-    notes.note(2, 2, "probe")
-    assert "probe: 100%" in capsys.readouterr().err
-    monkeypatch.setenv("MLPROBE_PREPARED", "1")
-    progress.Notes().note(1, 2, "probe")
-    assert capsys.readouterr().err == ""
-
-
-def test_the_account_sums_the_seconds_of_each_stage(tmp_path):
-    lines = ["2.5\ta · busi · probes", "9.0\tpages", "1.0\t03_probing · notebook", "7.5\tb · busi · probes"]
-    (tmp_path / "progress").write_text("\n".join(lines) + "\n")
-    summed = [("probes", 2, 10.0), ("pages", 1, 9.0), ("notebook", 1, 1.0)]
-    assert [*spent(tmp_path / "progress").itertuples(index=False, name=None)] == summed
-    head, *rows = [line.split() for line in account(tmp_path / "progress", wall=12.4).splitlines()]
-    assert head[-2:] == ["steps", "seconds"]
-    assert rows[0] == ["probes", "2", "10"]
-    assert (rows[3][-2:], rows[4][-1]) == (["4", "20"], "12")
-    assert (rows[5][:2], rows[6][:3]) == (["processor", "seconds"], ["largest", "process", "(MiB)"])
-
-
 def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_path):
     """Two processes took 60 s for 80 s of steps: 40 s went into the starts of four jobs."""
     (tmp_path / "progress").write_text("30.0\ta · probes\n10.0\tb · probes\n40.0\tpages\n")
@@ -87,9 +62,7 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
 
 def test_a_process_ends_with_the_one_that_started_it_however_that_ends():
     code = "import time; from mlprobe_utils.common.progress import end_with_parent as e; e(); print(1); time.sleep(99)"
-    parent = (
-        "import subprocess, sys; p = subprocess.Popen([sys.executable, '-uc', sys.argv[1]]); print(p.pid); p.wait()"
-    )
+    parent = "import subprocess as s, sys; p = s.Popen([sys.executable, '-uc', sys.argv[1]]); print(p.pid); p.wait()"
     process = subprocess.Popen([sys.executable, "-uc", parent, code], stdout=subprocess.PIPE, text=True)
     (child,) = {int(process.stdout.readline()), int(process.stdout.readline())} - {1}
     process.kill()

@@ -42,13 +42,15 @@ def test_performance_without_a_score_is_an_error(curve):
         health.health_score(curve, 0.2)
 
 
-def test_a_metric_without_health_scores_is_an_error():
+def test_a_metric_or_a_flat_curve_without_health_scores_is_an_error():
     constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
     curve = pd.DataFrame({"point": ["V.00", "V.01"], "mcc": [-3.0, 20.0]}).assign(**constants)
     with pytest.raises(InputError, match="more is better"):
         health.health_by_run(curve, 0.2, "calibration_error")
     with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V falls to -3\.0.*such as accuracy"):
         health.health_by_run(curve, 0.2, "mcc")
+    with pytest.raises(ValueError, match="needs positive performances"):  # noise takes it to 0
+        analysis.flat_scores(0.05, np.eye(20) * 0.05 * 0.95 / 20, 0.2)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -110,8 +112,3 @@ def test_taus_have_percentiles_over_the_resamples():
     taus = [stats.kendalltau(scores[0, :, row], scores[1, :, row]).statistic for row in range(41)]
     assert found["tau"] == pytest.approx(taus[0])
     assert [found["low"], found["high"]] == pytest.approx(np.quantile(taus[1:], [0.025, 0.975]))
-
-
-def test_a_curve_that_noise_takes_to_0_is_an_error():
-    with pytest.raises(ValueError, match="needs positive performances"):
-        analysis.flat_scores(0.05, np.eye(20) * 0.05 * 0.95 / 20, 0.2)

@@ -11,7 +11,6 @@ from simulated_rows import answers_of
 from sklearn import metrics as sk
 
 from mlprobe_utils.evaluation.metrics import CALIBRATION_BINS, METRICS, collapsed, collapsed_in_words, score
-from mlprobe_utils.pipeline.artefacts import ROOT
 
 
 @settings(max_examples=25)
@@ -63,8 +62,3 @@ def test_collapsed_runs_are_flagged_with_their_reason():
     assert collapsed_in_words(rows, {"m": "Em", "d": "Dee"}) == words
     assert collapsed_in_words(rows[rows["run"] == 0], {}) == "none"
     assert collapsed(one.drop(columns="parsed")).empty  # of a classifier the most probable option counts
-
-
-def test_the_glossary_names_every_metric():
-    glossary = (ROOT / "book" / "glossary.md").read_text()
-    assert not [name for name in METRICS if f"`{name}`" not in glossary]

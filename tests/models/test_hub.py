@@ -65,7 +65,7 @@ def next_commit(repository, copied):
     return folder
 
 
-def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
+def test_identity_is_the_commit_that_a_revision_stands_for_if_there_is_one(repository, copied):
     first = repository.push(next_commit(repository, copied), "v1.0")
     main = repository.names["main"]
     repository.push(copied, "odd/branch")
@@ -74,6 +74,8 @@ def test_identity_is_the_commit_that_a_revision_stands_for(repository, copied):
     for revision, commit in wanted.items():
         assert identity.identity_of(card_of(NAME, revision=revision)) == commit
     assert len(set(wanted.values())) == 3
+    for revision in ("v2", "0" * 40):
+        assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
 
 
 def test_a_process_stays_on_the_commit_that_it_began_with(hub, repository, copied, tiny, image_set):
@@ -126,11 +128,6 @@ def test_a_gated_model_says_what_to_do(repository, status):
     for function in (load_processor, load):
         message = refusal(card_of(NAME), function)
         assert f"accept its terms at https://huggingface.co/{NAME}, then `hf auth login`" in message
-
-
-def test_a_revision_that_does_not_exist(repository):
-    for revision in ("v2", "0" * 40):
-        assert f"cannot read '{NAME}': it has no revision '{revision}'" in refusal(card_of(NAME, revision=revision))
 
 
 def test_pickled_weights_are_not_fetched(hub, repository, copied):

@@ -179,13 +179,6 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
     assert torch.equal(*found)
 
 
-def test_a_chat_template_that_fails(tiny_folder):
-    of_strings = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"
-    for template in ("{{ raise_exception('only text') }}", of_strings):
-        with pytest.raises(InputError, match=r"fails on a turn of image and text \(.*\): give the model another"):
-            Encoder(load_processor(card_of(tiny_folder, chat_template=template)), "<image> Which?")
-
-
 @each_family
 def test_an_image_token_without_an_embedding(copied, tiny):
     """Said before the weights are read."""

@@ -11,8 +11,12 @@ from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.configuration import configure, lineages, load_book
 
 
-def test_defaults_follow_the_data(tmp_path):
-    assert all(slug.endswith("-phantom") for slug in configure([], [], "miniature", "paper", "").datasets)
+def test_data_sets_follow_the_data_and_models_are_those_of_the_books_card_or_all(tmp_path):
+    book, run = load_book(), configure([], [], "miniature", "paper", "")
+    assert all(slug.endswith("-phantom") for slug in run.datasets)
+    assert run.models == tuple(book.models)
+    assert book.planted_faults.model in run.models
+    assert configure(["all"], [], "miniature", "paper", "").models == tuple(book.all)
     real = configure([], [], "miniature", "paper", str(tmp_path))
     assert (real.datasets, real.data) == (("busi", "chest-xray", "covid19-ct"), str(tmp_path))
 
@@ -24,14 +28,6 @@ def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_p
         run = configure([], ["busi"], "miniature", "paper", data)
         assert (run.data, run.parameters()["data"]) == (str(folder), os.path.relpath(folder, ROOT))
         assert configure(**run.parameters()) == run
-
-
-def test_models_are_those_of_the_books_card_or_all():
-    book = load_book()
-    default, whole = (configure(models, [], "miniature", "paper", "").models for models in ([], ["all"]))
-    assert (default, whole) == (tuple(book.models), tuple(book.all))
-    assert set(default) < set(whole)
-    assert book.planted_faults.model in default
 
 
 def test_a_base_is_made_before_what_is_adapted_from_it():

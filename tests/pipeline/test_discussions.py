@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import load_file
 from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
-from mlprobe_utils.analysis import comprehension, health, vision_tower
+from mlprobe_utils.analysis import health
 from mlprobe_utils.book import provenance_box
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import CONTROL_RUN
@@ -20,7 +20,6 @@ from mlprobe_utils.pipeline import artefacts, places, results, scoring, variants
 from mlprobe_utils.pipeline import model_steps as pipeline
 from mlprobe_utils.pipeline.cards import load_protocol
 from mlprobe_utils.pipeline.configuration import load_book
-from mlprobe_utils.pipeline.tested import evaluated
 from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, load_discussion, of_value, taking_part
 
 ONE = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
@@ -32,7 +31,7 @@ PAPER = {  # discussion -> what it varies, models of the paper's tables; questio
 RUNS = 2
 
 
-def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default():
+def test_the_papers_models_take_part_as_miniatures_and_the_cards_data_sets_and_their_phantoms():
     book, found = load_book(), variants.discussions()
     assert [card.slug for card in found] == [*PAPER]
     for card in found:
@@ -42,9 +41,6 @@ def test_the_papers_models_take_part_as_miniatures_and_one_of_the_default():
         assert len(taking_part(card, book.models)) == 1
     both = ["lingshu-7b-miniature", "lingshu-7b"]
     assert taking_part(load_discussion("question-first"), ["lingshu-32b", *both, "qwen2.5-vl-7b-miniature"]) == both
-
-
-def test_a_discussion_is_about_its_data_sets_and_their_phantoms():
     card, every = load_discussion("question-first"), ["busi-phantom", "covid19-ct-phantom", "covid19-ct"]
     assert variants.discussed_on(card, every) == every[1:]
     assert variants.discussed_on(card, ["busi", "chest-xray"]) == ["busi"]  # none of its own: the first
@@ -156,20 +152,6 @@ def test_rows_of_a_tower_alone_are_those_of_its_images(whole, image_set):
         assert own[["image", "label"]].to_numpy().tolist() == images[["image", "option"]].to_numpy().tolist()
         np.testing.assert_allclose(own[["p_Normal", "p_Benign", "p_Malignant"]].sum(axis=1), 1, rtol=1e-6)
     assert set(rows["point"]) == {"V.03"}
-
-
-def test_chapters_read_what_was_made(whole, image_set):
-    """Every row of the analysis modules comes out of real artefacts of a model."""
-    loaders = (vision_tower.outcomes_of_towers, vision_tower.outcomes_of_paradigms, comprehension.outcomes_of_orders)
-    towers, paradigms, orders = (evaluated(ONE, {"busi-phantom": image_set}, loader) for loader in loaders)
-    assert len(vision_tower.changes(towers)) == 2
-    assert vision_tower.levels(paradigms)["trained"].tolist() == [RUNS, 5, 5, RUNS, RUNS]
-    of_all = [orders[0].outcomes["pretrained", order, "all points"] for order in ORDERS]
-    before = [point for point in of_all[0].points if point[0] in "VC"]  # the LLM, where text is first read
-    assert len({one.at(*before).correct.tobytes() for one in of_all}) == 1
-    assert len(comprehension.order_differences(orders)) == 2 * 3 * 3
-    asked = pd.concat([results.prompts(of_value(ONE, results.ORDER, order)) for order in ORDERS])
-    assert asked["prompt"].nunique() == len(ORDERS)
 
 
 def test_what_was_not_run_says_how_to_make_it(outputs, protocol):

@@ -5,7 +5,6 @@ import pytest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, jobs
 from mlprobe_utils.pipeline.configuration import Run
-from mlprobe_utils.pipeline.variants import load_discussion
 
 
 @pytest.fixture(autouse=True)
@@ -28,16 +27,6 @@ def test_a_phantom_is_drawn_and_its_manifest_made_once(tmp_path, monkeypatch):
     assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
     monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
     jobs.prepare(PHANTOM)
-
-
-def test_a_discussion_is_made_for_the_models_that_take_part():
-    models = ("lingshu-7b-miniature", "gemma-3-4b-miniature")
-    place = Run(models, ("busi-phantom", "covid19-ct-phantom"), "miniature", "clean", "")
-    found = jobs.jobs_of(place, [load_discussion("question-first")])
-    options = ("--datasets", *place.datasets, "--protocol", "miniature", "--split", "clean")
-    commands = [("model", models[0], *options, "--discussions", "question-first"), ("model", models[1], *options)]
-    assert [job.command for job in found if job.kind == "model"] == commands
-    assert [job.command[1:3] for job in found if job.kind == "manifest"] == [place.datasets]
 
 
 def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(own_cards, tmp_path, monkeypatch):

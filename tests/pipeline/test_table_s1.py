@@ -4,13 +4,11 @@ import json
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pandas as pd
 import pytest
 from parameter_counts import count, main, table
-from safetensors.numpy import save_file
 
-from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table, parameters_of, pixel_words
+from mlprobe_utils.book.model_table import card_table, facts, first_met, model_table
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.models.families import family_named
 from mlprobe_utils.pipeline import published as of_paper
@@ -131,14 +129,6 @@ def test_what_a_user_of_a_model_meets_first_is_a_line():
     assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
 
 
-def test_models_that_read_images_at_another_size_are_named():
-    cards = [REAL.model_copy(update={"max_pixels": 9}), load_model_card("gemma-3-4b")]
-    words = "Every model is given images of at most 802,816 pixels, proportions kept; read at another size: "
-    others = "Model <7B>, at most 9 pixels; Gemma-3-4B, 896 × 896 pixels"
-    assert pixel_words(cards, load_protocol("paper").images) == f"{words}{others}."
-    assert pixel_words([REAL], load_protocol("miniature").images).endswith("64 × 64 pixels.")
-
-
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):
     found = facts(ModelCard(slug="mine", name="Mine", source="me/mine"))
     assert {key for key, value in found.items() if value} == {"source"}
@@ -160,17 +150,6 @@ def test_a_miniature_is_described_by_its_recipe_and_its_base():
     for slug, field, value in ((ADAPTED, "connector", "x"), (BASE, "training_stages", ["x"])):
         with pytest.raises(InputError, match=rf"{slug}.yml: remove {field}"):  # given by the recipe
             described(load_model_card(slug).model_copy(update={field: value}))
-
-
-def test_parameters_are_counted_in_the_weights_and_none_are_guessed(outputs, tmp_path):
-    card = load_model_card(BASE)
-    assert parameters_of(card) is None
-    folder = outputs / card.source
-    folder.mkdir(parents=True)
-    save_file({"a": np.zeros((3, 4)), "b": np.zeros(5)}, folder / "model-00001-of-00002.safetensors")
-    save_file({"c": np.zeros((2, 2), "float16")}, folder / "model-00002-of-00002.safetensors")
-    found = map(parameters_of, (card, ModelCard(slug="x", name="x", source=str(folder)), REAL))
-    assert [*found] == [21, 21, 8_290_000_000]
 
 
 def test_every_card_has_a_row_models_of_the_run_come_first_and_one_alone_has_a_row_a_fact(outputs):

@@ -9,8 +9,7 @@ import pytest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.pipeline.cards import load_protocol
-from mlprobe_utils.plots.tables import file, module_ends, profile_table, recipe, show, unparsed_examples
+from mlprobe_utils.plots.tables import file, module_ends, profile_table, show, unparsed_examples
 
 
 def profiles_of(*rows: tuple) -> pd.DataFrame:
@@ -121,14 +120,6 @@ def test_what_is_shown_is_a_table_to_go_on_with():
         shown.loc[0, "P_final"] = 11.25
         assert re.search(r"11\.2", shown._repr_html_())  # what it holds now
     assert profiles["P_final"].min() > 11.25
-
-
-def test_recipe_shows_value_and_meaning_of_every_hyperparameter():
-    blocks = [load_protocol(slug).vision_training for slug in ("miniature", "paper")]  # nothing but numbers
-    shown = recipe(*blocks).set_index("hyperparameter")
-    assert [*shown.index] == [key.replace("_", " ") for key in type(blocks[0]).model_fields]
-    assert shown.loc["runs", ["this run", "paper protocol"]].tolist() == [str(own.runs) for own in blocks]
-    assert shown["meaning"].str.len().gt(5).all()
 
 
 def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():

@@ -33,9 +33,7 @@ def write(tiny, encoder, image_set):
 
 
 @each_family
-def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_model(
-    tiny, encoder, image_set, family, write, tmp_path
-):
+def test_rows_follow_the_positions_and_points_are_described(tiny, encoder, image_set, family, write, tmp_path):
     write(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == LEFT
     assert not own_hooks(tiny.model)
@@ -60,9 +58,7 @@ def test_rows_follow_the_positions_and_points_are_described_as_they_are_in_the_m
 
 
 @pytest.mark.parametrize(("shard_images", "kept"), [(4, 4), (3, 0)])
-def test_killed_run_goes_on_from_its_shards_and_from_none_of_another_size(
-    write, tmp_path, monkeypatch, shard_images, kept
-):
+def test_killed_run_goes_on_from_shards_of_its_own_size(write, tmp_path, monkeypatch, shard_images, kept):
     """The protocol's shard size is not part of what features are made from: it may change between kill and rerun."""
     for folder in (unbroken := tmp_path / "unbroken", broken := tmp_path / "broken"):
         folder.mkdir()

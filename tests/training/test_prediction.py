@@ -23,6 +23,8 @@ TURN = "{% for message in messages %}{{ message.role | upper }}: " + FIRST + TEX
 VICUNA = TURN + "{% if add_generation_prompt %}ASSISTANT:{% endif %}"  # images first, a space before the answer
 OPTIONS = ["Benign", "Yes", "Malignant", "Malignant tumour"]  # of one token and of several; one begins another
 THINKING = VICUNA.replace("ASSISTANT:", "ASSISTANT: <think>\n")
+OF_STRINGS = "{% for message in messages %}{{ message.role + ': ' + message.content }}{% endfor %}"
+FAILS = r"fails on a turn of image and text \(.*\): give the model another"
 CLOSING = THINKING.replace(
     "{{ part.text }}", "{{ '<think>\n\n</think>\n\n' if message.role == 'assistant' }}{{ part.text }}"
 )
@@ -41,9 +43,7 @@ def step_by_step(tiny, encoder, inputs, steps) -> str:
 
 
 @each_family
-def test_generation_is_greedy_and_options_are_as_probable_as_without_padding(
-    tiny, encoder, image_set, family, tmp_path
-):
+def test_generation_is_greedy_and_options_are_as_probable_as_unpadded(tiny, encoder, image_set, family, tmp_path):
     options = image_set.card.options
     tokens = [answer_ids(encoder.tokenizer, family, option) for option in options]
     assert len({*map(len, tokens)}) > 1
@@ -209,6 +209,8 @@ def test_an_answer_is_written_as_the_template_writes_it(tiny, image_set):
         ("{% for message in messages %}" + TEXTS + FIRST + "{% endfor %}", "question_first", "nothing after the image"),
         (VICUNA.replace("part.text }}", "part.text | upper }}"), "image_first", "does not write the question as it is"),
         (VICUNA.replace(FIRST, ""), "image_first", r"writes '<\|image_pad\|>' 0 times for 1 image: give the model a"),
+        ("{{ raise_exception('only text') }}", "image_first", FAILS),
+        (OF_STRINGS, "image_first", FAILS),
         (VICUNA, "question_first", "an order of its own, not question_first"),
         (VICUNA, "irrelevant_first", "an order of its own, not irrelevant_first"),
     ],

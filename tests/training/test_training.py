@@ -110,24 +110,6 @@ def test_every_epoch_has_an_order_of_its_own_that_seed_and_epoch_decide():
     assert len({*epochs(0), *epochs(1)}) == 6
 
 
-def test_last_batch_that_processes_share_is_completed_by_what_teaches_nothing(tiny, encoder, image_set):
-    for count in (1, 9, 12):
-        sampler = EpochSampler(4, [1] * count, 0, shared=True)
-        order = list(sampler)
-        assert len(sampler) == len(order) == -(-count // 4) * 4
-        assert order[:count] == list(EpochSampler(4, [1] * count, 0))
-        assert {~i for i in order[count:]} <= set(range(count))
-    data = Examples(image_set.pixels, [0, 1, 2], ["Benign", "Malignant", "Normal"])
-    losses, tokens = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[i] for i in (0, 1, 2, ~1, ~0)]))
-    alone, counted = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[i] for i in (0, 1, 2)]))
-    assert tokens.tolist() == [*counted.tolist(), 0, 0]
-    torch.testing.assert_close(losses, torch.cat([alone, torch.zeros(2)]), rtol=1e-4, atol=1e-5)
-    nothing, none = losses_of(tiny.model, AnswerTrainer.encoded(encoder, [data[~0]]))  # all that a process may get
-    nothing.sum().backward()
-    assert none.sum() == 0
-    assert all(parameter.grad.abs().max() == 0 for parameter in tiny.model.parameters())
-
-
 def test_grouping_by_length_and_weight_decay_are_the_recipes(tiny, image_set, tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(training, "EpochSampler", lambda *given: seen.append(given[1]) or EpochSampler(*given))
@@ -151,7 +133,6 @@ def test_bfloat16_model_learns(tiny, image_set, tmp_path):
 
 
 def test_killed_fine_tuning_ends_as_an_unbroken_one(tiny_card, image_set, tmp_path, monkeypatch):
-
     def run(folder):
         return tuned(load(tiny_card), image_set, folder, 1, epochs=4, dropout=0.1)
 

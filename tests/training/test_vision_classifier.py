@@ -110,9 +110,7 @@ def test_only_what_the_tower_depends_on_is_trained(tiny, family, encoder, image_
 
 
 @pytest.mark.parametrize("trained", ["lora", pytest.param("all", marks=pytest.mark.slow)])
-def test_a_killed_training_leaves_the_model_as_it_was_and_goes_on(
-    tiny, tiny_card, bright, tmp_path, monkeypatch, trained
-):
+def test_a_killed_training_leaves_the_model_and_goes_on(tiny, tiny_card, bright, tmp_path, monkeypatch, trained):
     unbroken = run(load(tiny_card), bright, tmp_path / "unbroken", trained, LEARNING)
     before = state(tiny)
     read = killed_after(74, monkeypatch, Examples, "__getitem__")  # in the second epoch or later
