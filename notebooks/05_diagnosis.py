@@ -97,10 +97,11 @@ rows = [
 
 # %%
 undamaged = pd.DataFrame(rows).drop(columns="error")
-show(undamaged.rename(columns={"median": "median loss (pp)"}))
+show(undamaged.rename(columns={"mean": "mean loss (pp)"}))
 
 # %% [markdown]
-# *between* is the standard deviation between undamaged models that their test images do not explain. From it, and from
+# Cases of a model that collapsed to one answer in its training do not count: they have a read-out gap of their own.
+# *between* is the standard deviation between undamaged cases that their test images do not explain. From it, and from
 # the error of the new model's own loss, follows how probable a loss of this size is without damage. A statement is
 #
 # - **named** if that probability is below 5 %, [corrected by Holm](glossary) for all statements on all models and data
@@ -108,7 +109,8 @@ show(undamaged.rename(columns={"median": "median loss (pp)"}))
 # - **ruled out** if the whole interval of the loss lies short of the threshold, from which on a loss would be named,
 # - and otherwise **not distinguishable** on this many images: neither a finding nor an all-clear.
 #
-# Of several that are named, the one that exceeds the usual loss by most is the main mode.
+# Of several that are named, the one that exceeds the usual loss by most is the main mode; a mode that says where goes
+# before a read-out gap.
 #
 # ## Why the sites are fixed
 #

@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
-from statsmodels.robust.scale import qn_scale
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import ENDS_OF, LAST_TOKEN, MODES, OUTPUT, REFERENCE, TOWER_START, placed
@@ -55,13 +54,13 @@ NAMES = [statement.name for statement in STATEMENTS]
 
 
 class Usual(NamedTuple):
-    """What undamaged models lose, in percentage points: median, its standard error, deviation between models beyond the
-    error of each, and how many cases that is known from."""
+    """What undamaged models lose, in percentage points: mean, its standard error, deviation between cases beyond the
+    error of each, and how many models that is known from."""
 
-    median: float
+    mean: float
     error: float
     between: float
-    cases: int
+    models: int
 
 
 def losses(
@@ -92,31 +91,30 @@ def losses(
 
 
 def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
-    """Statement -> what undamaged cases lose; a row for each, with `value: <statement>` and `error: <statement>` as of
-    `losses`. The deviation is that of Rousseeuw and Croux (1993), Q_n: some cases may have collapsed to one answer, and
-    lose what the others do not. InputError for fewer than two."""
+    """Statement -> what undamaged cases lose; a row for each, with `model`, and `value: <statement>` and `error:
+    <statement>` as of `losses`. Cases of one model are not independent, so that models count. InputError for fewer than
+    two cases."""
     if len(undamaged) < 2:
         found = f"what is lost without damage is measured on undamaged cases, found {len(undamaged)}"
         raise InputError(f"{found}: run models of another family, too")
-    found = {}
+    models, found = undamaged["model"].nunique(), {}
     for name in NAMES:
-        lost, errors = -undamaged[f"value: {name}"].to_numpy(float), undamaged[f"error: {name}"]
-        deviation = float(qn_scale(lost))
-        between = max(deviation**2 - float((errors**2).median()), 0.0) ** 0.5
-        of_median = (np.pi / 2 / len(lost)) ** 0.5 * deviation
-        found[name] = Usual(float(np.median(lost)), of_median, between, len(lost))
+        lost, errors = -undamaged[f"value: {name}"], undamaged[f"error: {name}"]
+        between = max(lost.var() - (errors**2).median(), 0.0) ** 0.5
+        found[name] = Usual(lost.mean(), lost.std() / models**0.5, between, models)
     return found
 
 
 def against_usual(lost: pd.DataFrame, known: Mapping[str, Usual], least: float) -> pd.DataFrame:
-    """`losses` with usual (median loss of undamaged cases), deviation (standard, of the loss to be expected of an
+    """`losses` with usual (mean loss of undamaged cases), deviation (standard, of the loss to be expected of an
     undamaged model on these images), freedom (its degrees of freedom) and p (one-sided; 1 for a loss below `least`
     percentage points)."""
-    median, error, between, cases = (lost["statement"].map(lambda s, i=i: known[s][i]).astype(float) for i in range(4))
+    mean, error, between, models = (lost["statement"].map(lambda s, i=i: known[s][i]).astype(float) for i in range(4))
     deviation = np.sqrt(between**2 + error**2 + lost["error"] ** 2)
-    p = t.sf((-lost["value"] - median) / deviation, cases - 1)
+    freedom = np.maximum(models - 1, 1)
+    p = t.sf((-lost["value"] - mean) / deviation, freedom)
     p = np.where(-lost["value"] < least, 1.0, p)
-    return lost.assign(usual=median, deviation=deviation, freedom=cases - 1, p=p)
+    return lost.assign(usual=mean, deviation=deviation, freedom=freedom, p=p)
 
 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
@@ -132,6 +130,14 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_statement(judged: pd.DataFrame) -> pd.Series | None:
-    """Of the `verdicts` on one state the row named that exceeds the usual loss by most; None where none is named."""
+    """Of the `verdicts` on one state the row named that exceeds the usual loss by most, of those that say where if
+    there are any; None where none is named."""
     named = judged[judged["verdict"] == NAMED]
-    return None if named.empty else named.loc[(named["value"] + named["usual"]).idxmin()]
+    return None if named.empty else named.loc[main_places(named, pd.Series(0, named.index))[0]]
+
+
+def main_places(named: pd.DataFrame, case: pd.Series) -> pd.Series:
+    """The index of each case's `main_statement` among rows that are named, by case."""
+    order = named.assign(case=case, symptom=~named["mode"].isin(PLACES), excess=named["value"] + named["usual"])
+    order = order.rename_axis("row").reset_index().sort_values(["symptom", "excess"], kind="stable")
+    return order.groupby("case")["row"].first()

@@ -131,7 +131,8 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     lost = losses(correct, _resamples(probed, images), scope)
     cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
     least = yaml.safe_load((SHIPPED / "trials" / "planted-faults.yml").read_text())["least_loss"]
-    return verdicts(against_usual(lost, usual(cases[cases["module"].isna()]), least))
+    undamaged = cases[cases["module"].isna() & ~cases["collapsed"]]
+    return verdicts(against_usual(lost, usual(undamaged), least))
 
 
 def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     STATEMENTS,
     Usual,
     against_usual,
+    main_places,
     usual,
 )
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
@@ -30,7 +31,7 @@ from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
 from mlprobe_utils.pipeline.results import CALIBRATION, HITS, STRENGTHS, Selection
 from mlprobe_utils.stats.intervals import LEVEL, intervals
-from mlprobe_utils.stats.paired import ALPHA, holm
+from mlprobe_utils.stats.paired import ALPHA
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 RATES = ["what", "of", "cases", "models", "counted", "share", "low", "high"]
@@ -38,19 +39,20 @@ PARTS = ("module", "kind", "family", "dataset")
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 LEAST_LOST = 10.0  # pp: what costs less is not held against a diagnosis
-PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS = (
+PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS, COLLAPSED = (
     "destroyed, {strong:g} points or more: right place",
     "destroyed, less: right place",
     "made unusable, {strong:g} points or more: detected",
     f"all of {LEAST_LOST:g} points or more: wrong place",
     "undamaged: something named",
+    "undamaged, but collapsed in the training: something named",
 )
 LOSS = ("value", "error")
 PLANTED = ["fault", "kind", "module", "destroys", "wanted", "reached", "severity"]
 ENDS = ("_lost", "_low", "_high")
 MEASURES = ["lost", "lost_low", "lost_high", *(f"{name}{end}" for name in ("answer", "oracle") for end in ENDS)]
 MEASURED = [*PLANTED, "point", "images", *BOTH, *MEASURES]
-PLACED = ["model", "dataset", "family", "run", *PLANTED, "mode"]
+PLACED = ["model", "dataset", "family", "run", "collapsed", *PLANTED, "mode"]
 LOST = [*MEASURES, *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
 
@@ -78,13 +80,15 @@ class Laboratory:
         """
         cases, rows = self.cases, []
         lost, destroyed, damaged = cases["lost"], cases["destroys"].fillna(False).astype(bool), cases["module"].notna()
+        collapsed = cases["collapsed"].astype(bool)
         strong, right = damaged & (lost >= (limit := load_trial().strong)), cases["diagnosed"] == cases["mode"]
         for what, chosen, counted in (
             (PLACED_RIGHT, strong & destroyed, right),
             (PLACED_SMALLER, damaged & destroyed & ~strong, right),
             (DETECTED, strong & ~destroyed, cases["diagnosed"].notna()),
             (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(PLACES) & ~right),
-            (FALSE_ALARMS, ~damaged, cases["diagnosed"].notna()),
+            (FALSE_ALARMS, ~damaged & ~collapsed, cases["diagnosed"].notna()),
+            (COLLAPSED, ~damaged & collapsed, cases["diagnosed"].notna()),
         ):
             own = cases[chosen].assign(counted=counted)
             parts = [("all", own), *(part for column in PARTS for part in own.groupby(column, sort=False))]
@@ -114,14 +118,15 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
 
 
 def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
-    """`Laboratory.usual`; cases without a module are undamaged."""
-    undamaged = cases[cases["module"].isna()]
+    """`Laboratory.usual`; cases without a module are undamaged. Those that collapsed to one answer, or never give one
+    of the options, do not count: they have a read-out gap of their own."""
+    undamaged = cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
     return {family: usual(undamaged[undamaged["family"] != family]) for family in families}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
-    """Cases with their diagnosis, each by itself and by undamaged cases of other families: named (all modes, joined by
-    "; ") and diagnosed (as `diagnosis.main_statement`), both null where nothing is named."""
+    """Cases with their diagnosis, by undamaged cases of other families, each corrected for its own statements alone
+    (Bonferroni): named (all modes, joined by "; ") and diagnosed (as `diagnosis.main_statement`), or null."""
     frames = []
     for family, known in by_family(cases, cases["family"].unique()).items():
         own = cases[cases["family"] == family]
@@ -130,10 +135,10 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
             lost = pd.DataFrame(lost | {"statement": statement.name, "mode": statement.mode})
             frames.append(against_usual(lost, known, least))
     table = pd.concat(frames).rename_axis("case").reset_index()
-    named = table[table.groupby("case")["p"].transform(holm) < ALPHA]
-    by_case = named.groupby("case")
-    main = named.loc[(named["value"] + named["usual"]).groupby(named["case"]).idxmin()].set_index("case")["mode"]
-    return cases.assign(named=by_case["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes))), diagnosed=main)
+    named = table[table["p"] * len(STATEMENTS) < ALPHA]
+    modes = named.groupby("case")["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes)))
+    main = main_places(named, named["case"]).map(named["mode"])
+    return cases.assign(named=modes.astype(object), diagnosed=main.astype(object))
 
 
 def read() -> Laboratory:
