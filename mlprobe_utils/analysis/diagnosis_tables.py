@@ -113,16 +113,16 @@ def mapping_losses(
     `results.end_rows`, `results.lens_rows`, `results.prediction_rows` and `readout_rows`. Returns three rows a state:
     STATE, the columns of `diagnosis.losses`, and verdict by the simultaneous interval: LOST, GAINED or NEITHER. Raises
     InputError if rows of a state or of an image are missing."""
-    module, pooling, place = PROBED_SITES[LAST_TOKEN]
+    module, pooling, end = PROBED_SITES[LAST_TOKEN]
     of_last_token = probed[(probed["pooling"] == pooling) & probed["point"].str.startswith(module)]
     frames, tables = [], [by_state(own) for own in (lens, predicted, readout)]
     for state, rows, drawn, images in groups(of_last_token, STATE, image_sets, split_rule):
-        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == point_at(rows, place)]).correct[:, 0]}
+        correct = {LAST_TOKEN: outcomes(rows[rows["point"] == point_at(rows, end)]).correct[:, 0]}
         ranked, answered, read = (own[(*state.values(),)] for own in tables)
         place = f"{state['model']} on {state['dataset']}"
         if ranked.empty:
             raise InputError(f"{place}, {state['stage']}: no rows of '{RANKED}'")
-        ranked = ranked[ranked["point"] == point_at(ranked, place)]
+        ranked = ranked[ranked["point"] == point_at(ranked, end)]
         for site, own in ((RANKED, ranked), (OUTPUT, answered), (READ_OUT, read)):
             correct[site] = single_outcomes(own, images, f"{place}, {site}", parsed=site == OUTPUT)
         frames.append(diagnosis.losses(correct, drawn, statements=STEPS).assign(**state))

@@ -90,7 +90,7 @@ class Laboratory:
             (FALSE_ALARMS, ~damaged & ~collapsed, cases["diagnosed"].notna()),
             (COLLAPSED, ~damaged & collapsed, cases["diagnosed"].notna()),
         ):
-            own = cases[chosen].assign(counted=counted)
+            own = cases[chosen].assign(counted=counted[chosen])
             parts = [("all", own), *(part for column in PARTS for part in own.groupby(column, sort=False))]
             for of, part in parts if len(own) else ():
                 hit = int(part["counted"].sum())

@@ -41,7 +41,7 @@ def test_a_case_is_judged_by_undamaged_cases_of_other_families():
 
 
 def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
-    rows = [case(family) for family in "abc" for _ in range(4)]
+    rows = [case(family, model=f"{family}{number}") for family in "abc" for number in range(4)]
     rows += [case(family, mode, 30.0) for family in "abc" for mode in MODES]
     rows += [case(family, QUALITY, 1.5) for family in "abc"]  # less than counts
     unusable = {"destroys": False, "mode": READ_OUT_GAP}  # shows where it is planted, and not in its own module
@@ -55,18 +55,19 @@ def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
     assert counts.to_numpy().sum() == len(table)
     rates = laboratory_results.Laboratory(None, table).rates.set_index(["what", "of"])
     whole = rates.xs("all", level="of")[["cases", "models", "counted"]]
-    assert whole.to_numpy().tolist() == [[12, 3, 12], [3, 3, 0], [4, 3, 4], [16, 3, 1], [12, 3, 0]]
+    assert whole.to_numpy().tolist() == [[12, 3, 12], [3, 3, 0], [4, 3, 4], [16, 3, 1], [12, 12, 0]]
     assert rates.iloc[0][["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
     assert rates.loc[(rates.index[0][0], "C"), "cases"] == 3
 
 
 def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
-    rows = [case(family, noise=8.534) for family in "ab" for _ in range(3)] + [case("a", QUALITY, 30.0), case("b")]
+    rows = [case(family, noise=8.534, model=f"{family}{number}") for family in "ab" for number in range(3)]
+    rows += [case("a", QUALITY, 60.0), case("b")]
     laboratory_results.write(pd.DataFrame(rows), "2026-01-02", "abc1234", "make laboratory")
     found = laboratory_results.read()
     assert found.usual("b")["b"][NAMES[0]].mean == pytest.approx(8.53)
     assert laboratory_results.CHANGED not in found.words()
-    for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 2 miniatures", "1 of 1", "0 of 7"):
+    for words in ("2026-01-02", "abc1234", "1 damaged and 7 undamaged cases of 8 miniatures", "1 of 1", "0 of 7"):
         assert words in found.words()
     monkeypatch.setattr(laboratory_results, "all_faults", lambda: fault_card.all_faults()[:3])
     assert laboratory_results.read().words().endswith(laboratory_results.CHANGED)
