@@ -21,6 +21,7 @@ from mlprobe_utils.common.progress import step
 from mlprobe_utils.datasets.controls import reference_rows as reference_of
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.diagnosis import losses
+from mlprobe_utils.evaluation.metrics import collapsed
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
