@@ -224,8 +224,8 @@ glue("run_spread_most", spread.max())
 # %%
 from mlprobe_utils.evaluation.points import PLACES
 
-placed = health_by_run(scores, penalty, chapter.metric, PLACES)
-by_places = profile(placed, outputs, chapter.metric)
+health_places = health_by_run(scores, penalty, chapter.metric, PLACES)
+by_places = profile(health_places, outputs, chapter.metric)
 placed_after = by_places.query("stage == 'finetuned'")
 caption = "this run, after fine-tuning, by places"
 profile_table(placed_after, chapter.names, caption, apart)
@@ -235,8 +235,8 @@ keys = ["dataset", "model"]
 pair = [own.set_index(keys)[HEALTH] for own in (after, placed_after)]
 glue("places_apart", (pair[1] - pair[0]).abs().mean().mean())
 for name in HEALTH:
-    ranks = [own[name].groupby("dataset").rank() for own in pair]
-    glue(f"ranks_{name}", ranks[0].corr(ranks[1]))
+    ranked = [own[name].groupby("dataset").rank() for own in pair]
+    glue(f"ranks_{name}", ranked[0].corr(ranked[1]))
 
 # %% [markdown]
 # The two differ by {glue:text}`places_apart:.1f` points on average. Rank correlation of the models within a data set, by

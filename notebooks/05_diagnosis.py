@@ -89,14 +89,14 @@ from mlprobe_utils.pipeline import results
 
 families = dict.fromkeys(results.families(chapter.selection).values())
 of_family = laboratory.usual(families)
-rows = [
+lost_without_damage = [
     {"statement": name, "of families other than": family, **own._asdict()}
     for family, statements in of_family.items()
     for name, own in statements.items()
 ]
 
 # %%
-undamaged = pd.DataFrame(rows).drop(columns="error")
+undamaged = pd.DataFrame(lost_without_damage).drop(columns="error")
 show(undamaged.rename(columns={"mean": "mean loss (pp)"}))
 
 # %% [markdown]

@@ -168,12 +168,9 @@ show(chapter.named(extremes(changes, "places")))
 # %% tags=["hide-input"]
 placed = changes[changes["recipe"] == "places"]
 gained = placed[placed["p (Holm)"] < ALPHA].groupby("module")["change"]
-by_module = gained.agg(["size", "mean"])
-said = [
-    f"{m}: {int(n)}, {v:+.1f} on average"
-    for m, n, v in by_module.itertuples()
-]
-glue("placed", "; ".join(said) or "none")
+parts = gained.agg(["size", "mean"]).itertuples()
+by_module = [f"{m}: {int(n)}, {v:+.1f} on average" for m, n, v in parts]
+glue("placed", "; ".join(by_module) or "none")
 glue("placed_of", len(placed) // 3)
 
 # %% [markdown]

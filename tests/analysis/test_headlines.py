@@ -9,8 +9,8 @@ from simulated_rows import image_set, made
 
 from mlprobe_utils.analysis import headlines
 from mlprobe_utils.datasets.image_set import ImageSet
-from mlprobe_utils.evaluation.diagnosis import STATEMENTS
-from mlprobe_utils.evaluation.names import MISALIGNMENT, OUTPUT, SITES
+from mlprobe_utils.evaluation.diagnosis import STATEMENTS, Usual
+from mlprobe_utils.evaluation.names import OUTPUT, READ_OUT_GAP, SITES
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.results import Selection
 
@@ -33,10 +33,12 @@ def test_a_claim_held_where_its_verdict_is_the_same_on_fresh_phantoms(after, hel
         monkeypatch.setattr(headlines.results, name, lambda _, own=own: tested[own])
     drawn = pd.concat([*fresh.values(), fresh["reference"]], ignore_index=True)  # the latter of two models
     monkeypatch.setattr(headlines.results, "gather", lambda *_: drawn)
-    monkeypatch.setattr(headlines.tables, "thresholds_of", lambda _: {"m": {s.name: 5.0 for s in STATEMENTS}})
+    monkeypatch.setattr(
+        headlines.tables, "usual_losses", lambda _: {"m": {s.name: Usual(3.0, 0.3, 2.0, 60) for s in STATEMENTS}}
+    )
     manifest = image_set(400).manifest.assign(split_paper="test")
     sets = {DATASET: ImageSet(load_data_card(DATASET), manifest, "0" * 64, {}, tmp_path)}
-    planted = partial(headlines.faults_found, [SimpleNamespace(slug="m", mode=MISALIGNMENT)])
+    planted = partial(headlines.faults_found, [SimpleNamespace(slug="m", mode=READ_OUT_GAP)])
     of_run = Selection(("m",), (DATASET,), "miniature", "paper"), sets
     said = dict(headlines.once_more(headlines.CLAIMS | {"faults": planted}, *of_run))
     assert said["before"].startswith("held on 500 fresh phantoms: +")

@@ -262,7 +262,7 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     found = found.drop_duplicates(["image", "point", "pooling", "seed"])
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
-                    case["collapsed"] = not case["fault"] and not collapsed(sides[1]).empty
+                    case["collapsed"] = pd.isna(case["fault"]) and not collapsed(sides[1]).empty
                     cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
