@@ -81,7 +81,7 @@ def test_extraction_has_a_row_a_contestant_and_batch(capsys, tmp_path):
     rows = rows_of(printed)
     assert [row[:2] for row in rows] == [[batch, name] for batch in ("1", "3") for name in contestants]
     vectors = {row[1]: int(row[2]) for row in rows}
-    assert vectors["mlprobe_utils"] == 4 + 2 + 2 * 3  # vision blocks, connector, LLM layers with two poolings
+    assert vectors["mlprobe_utils"] == 2 * (4 + 2) + 3 * 3  # vision blocks, connector, LLM layers with three poolings
     assert vectors["output_hidden_states"] == 2 * 2  # it has neither vision nor the last layer
     assert ("nnsight is not installed" in printed) != NNSIGHT
     assert (pd.read_csv(tmp_path / "table.csv")["seconds"] > 0).all()

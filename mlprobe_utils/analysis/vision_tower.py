@@ -67,7 +67,7 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     """(FROZEN_TOWER or a paradigm of COMPARED,) -> outcomes on test images, of one model and data set."""
     read = results.prediction_rows(one), results.end_rows(one), variants.classifier_rows(one)
     answers, probed, classified = (rows[rows["split"] == "test"] for rows in read)
-    probed = probed[probed["point"].str.startswith("V")]
+    probed = probed[probed["point"].str.startswith("V") & (probed["pooling"] == "image_mean")]
     found = {(FINE_TUNED,): output_outcomes(answers[answers["stage"] == "finetuned"])}
     found |= {(name,): outcomes(probed[probed["stage"] == stage]) for stage, name in PROBES.items()}
     if len(head := results.frozen_tower_rows(one)):

@@ -27,7 +27,7 @@ from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import read_record
-from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN, PROBED_SITES
 from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
@@ -151,13 +151,18 @@ seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 
 
 def end_rows(selection: Selection) -> pd.DataFrame:
-    """Of `seed_rows` those of the first and last point of each module; others are not read."""
+    """Of `seed_rows` those of the sites of a diagnosis; others are not read."""
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
         points = sorted(artefacts.read_rows(file, columns=["point"])["point"].unique(), key=flow_order)
-        ends = {own[end] for module in MODULES if (own := [p for p in points if p[0] == module]) for end in (0, -1)}
-        frames.append(artefacts.read_rows(file, filters=[("point", "in", ends)]))
+        of_module = {module: [point for point in points if point[0] == module] for module in MODULES}
+        sites = {
+            (of_module[module][end], pooling) for module, pooling, end in PROBED_SITES.values() if of_module[module]
+        }
+        rows = artefacts.read_rows(file, filters=[("point", "in", {point for point, _ in sites})])
+        at_site = pd.MultiIndex.from_frame(rows[["point", "pooling"]]).isin(sites)
+        frames.append(rows[at_site])
     return pd.concat(frames, ignore_index=True)
 
 

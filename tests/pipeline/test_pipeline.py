@@ -13,6 +13,7 @@ from scipy.special import softmax
 from tiny_parts import RECIPE, changed, make_image_set, newly_made
 
 from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.points import PLACES
 from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import SCHEMA, write_rows
 from mlprobe_utils.models.encoding import Encoder
@@ -99,7 +100,7 @@ def test_rows_of_all_stages_are_valid_and_belong_to_their_images(whole, image_se
         assert set(artefacts.upstream(folder / "lens")) == {folder / name for name in ("lens", *FEATURES, *ADAPTERS)}
         options = [f"p_{option}" for option in image_set.card.options]
         # images, of three states; points and poolings, two runs of two stages; points of three states; test images
-        for rows, count in ((predictions, 4 * 3), (probes, 4 * 12 * 4), (lens, 4 * 3 * 3), (reference, 2)):
+        for rows, count in ((predictions, 4 * 3), (probes, 4 * 21 * 4), (lens, 4 * 3 * 3), (reference, 2)):
             own = rows[rows["dataset"] == dataset]
             assert len(own) == count
             for column, expected in (("label", "option"), ("split", "split_paper")):
@@ -198,7 +199,9 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     rows, curves = results.seed_rows(ONE), results.probe_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["split"]) == {"test"}
-    ends = rows[rows["point"].isin([rows.loc[rows["point"].str[0] == module, "point"].max() for module in "VCL"])]
+    ends = rows[
+        rows["point"].isin(["V.03", "C.01", "L.02"]) | ((rows["point"] == "V.00") & (rows["pooling"] == PLACES))
+    ]
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     states = rows[["stage", "run", "seed"]].drop_duplicates().fillna({"run": -1}).to_numpy().tolist()
     both = (("finetuned", names.CONTROL_RUN), ("pretrained", -1))
@@ -207,6 +210,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     assert curves["seed"].equals(curves["run"])
     shared = curves[(curves["stage"] == "pretrained") | (curves["run"] == names.CONTROL_RUN)].merge(rows, on=keys)
     assert len(shared) == 3 * len(rows) // (2 * seeds)  # of two runs before fine-tuning, and of the first after it
+    assert set(rows.loc[rows["pooling"] == PLACES, "point"]) == {"V.00", "V.03", "C.01", "L.02"}  # sites of a diagnosis
     assert (shared["p_Normal_x"] == shared["p_Normal_y"]).all()
     assert rows.groupby(keys[2:], sort=False)["p_Normal"].nunique().min() > seeds  # each a probe of its own
 
@@ -251,7 +255,7 @@ def test_probe_recipes_of_the_protocol_are_told_apart(whole):
     keys = ["stage", "run", "point", "pooling", "image"]
     rows = {name: results.probe_rows(ONE, name) for name in load_protocol("miniature").probes}
     assert results.probe_rows(ONE).equals(rows["main"])
-    first = rows.pop("main").query("run == 0").reset_index(drop=True)
+    first = rows.pop("main").query("run == 0 and pooling != @PLACES").reset_index(drop=True)
     for name, own in rows.items():
         assert set(own["probe"]) == {name}
         assert own[keys].equals(first[keys])

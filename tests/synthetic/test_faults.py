@@ -113,7 +113,8 @@ def test_an_image_is_damaged_alike_in_every_batch(observed, damage_in, pixels):
         assert same(observed(pixels[:4], again), together)
         assert same(observed(pixels[:4], other), together) == (kind in ("rotation", "fade"))
         for key in set(alone) - {"text"}:
-            torch.testing.assert_close(together[key][0], alone[key][0], rtol=1e-3, atol=1e-4)
+            own = together[key][0, : alone[key].shape[1]]  # places of fewer tokens than others' end with zeros
+            torch.testing.assert_close(own, alone[key][0], rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(turned[key].flip(0), together[key], rtol=1e-3, atol=1e-4)
 
 
@@ -364,13 +365,11 @@ def test_cases_of_a_tiny_model(made):
     assert table[["answer_lost", "answer_low", "lost_high"]].notna().all(axis=1).tolist() == damaged.tolist()
     own = np.where(of_states & (table["destroys"] == True), table["oracle_lost"], table["answer_lost"])  # noqa: E712
     np.testing.assert_array_equal(table.loc[damaged, "lost"].astype(float), own[damaged].astype(float))
-    last = "V.03", "C.01", "L.02"
     for name, own in rows[rows["point"].notna()].groupby("fault", dropna=False):
         first = "V" if pd.isna(name) else table.set_index("case")["module"][name]
         assert "".join(own["point"].str[0].unique()) == "VCL"["VCL".index(first) :]
-        seeds = own.groupby("point")["seed"].nunique()
-        assert seeds.to_dict() == {point: 5 if point in last else 1 for point in seeds.index}
-        assert set(own.loc[~own["point"].isin(last), "pooling"]) <= {"last_token"}
+        assert set(own.groupby("point")["seed"].nunique()) == {5}
+        assert set(own["point"]) <= {"V.00", "V.03", "C.01", "L.02"}
     assert set(rows.loc[rows["point"].isna(), "fault"].dropna()) == set(table["case"].dropna())
     assert (rows.groupby(["run", "point", "pooling", "seed", "fault"], dropna=False).size() == 6).all()
     assert made(planting.run_trial) == []

@@ -36,7 +36,7 @@ from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
 from mlprobe_utils.pipeline.variants import load_discussion
 from mlprobe_utils.pipeline.work import Work, works
-from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features
+from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features, stacked
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
 from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, load_damages, make_calibration
@@ -140,7 +140,7 @@ def _replicate(work: Work, drawn: Path, folder: Path) -> None:
             parts = [model_steps.features_of_sites(features_of(work.loaded, questions)) for questions in batches]
             texts = pd.concat([answer_batch(work.loaded, questions, *given)["text"] for questions in batches])
         for site, kept in model_steps.features_of_sites(load_features(work.features(run).folder / FEATURES)).items():
-            features[name, run, site] = torch.cat([kept[:train], *(part[site] for part in parts)])
+            features[name, run, site] = stacked([kept[:train], *(part[site] for part in parts)])
         answers[name, run] = [work.encoder.answer(text, work.options, synonyms)["parsed"] for text in texts]
     rows = [_rows(own, images, features, answers), artefacts.read_rows(drawn / fault_card.ROWS)]
     write_rows(pd.concat(rows, ignore_index=True), folder / fault_card.ROWS)
@@ -215,7 +215,7 @@ def _of_damaged(work: Work, images: pd.DataFrame, planted: dict[str, Damage]) ->
         for name, parts in evaluated(of_states, images.index, work.protocol.extraction.batch_size, ends).items():
             for site in parts[0]:
                 if flow_order(site.split("/")[0]) >= flow_order(planted[name].point):
-                    features[name, DAMAGED_RUN, site] = torch.cat([part[site] for part in parts])
+                    features[name, DAMAGED_RUN, site] = stacked([part[site] for part in parts])
         for name, parts in evaluated(planted, tested, work.answering.batch_size, texts).items():
             answers[name, DAMAGED_RUN] = [work.encoder.answer(t, options, synonyms)["parsed"] for t in pd.concat(parts)]
     return features, answers
