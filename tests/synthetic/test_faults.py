@@ -386,7 +386,8 @@ def test_damaged_models_leave_the_artefacts_of_intact_ones(made, monkeypatch):
     names = made(planting.run_whole_model, planted=["busi-phantom"])
     (intact,) = work.works("tiny", ["busi-phantom"], "miniature", "paper")
     images = intact.images("train", "validation", "test").index
-    assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} == {1}
+    # once, and the first of its size in each of three other wordings
+    assert {encoded[intact.image_set.pixels(i).tobytes()] for i in images} <= {1, 4}
     own = ["features-finetuned-0", "predictions-finetuned-0", "probes"]
     wanted = {f"faults/{slug}-{strength}/{n}" for slug in SLUGS for strength in ("weak", "strong") for n in own}
     wanted |= {f"faults/{slug}-strong/replication" for slug in SLUGS}
