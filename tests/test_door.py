@@ -268,5 +268,5 @@ print(mp.__file__, len(mp.accuracy(rows)), len(mp.health(rows)), len(mp.diagnose
     environment = {"PYTHONPATH": str(site), "PATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=empty, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(site / "mlprobe_utils" / "__init__.py"), "12", "3", "4"]
+    assert done.stdout.split() == [str(site / "mlprobe_utils" / "__init__.py"), "21", "3", "5"]
     assert (empty / "curve.svg").is_file()
