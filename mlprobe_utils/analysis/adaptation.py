@@ -14,7 +14,7 @@ from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS, scope_of, spread_of
-from mlprobe_utils.stats.paired import ALPHA, NEITHER, Pair, compare, of_independent
+from mlprobe_utils.stats.paired import ALPHA, NEITHER, POWER, Pair, compare, of_independent
 from mlprobe_utils.stats.resampling import Resamples, accuracy, between_runs, retrained
 
 MEAN = "mean over data sets"
@@ -22,7 +22,6 @@ GAINED, LOST = "gain", "loss"
 PAIR = ["dataset", "model", "base"]
 SIDES = ["accuracy", "accuracy of the base"]
 NUMBERS = (2, 3, 5)  # of runs
-POWER = 0.8  # as is usual in planning
 ABSOLUTE, RELATIVE = ("gain", "low", "high"), "relative gain (%)"
 
 

@@ -65,7 +65,7 @@ def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
 
 
 def in_short(judged: pd.DataFrame) -> pd.DataFrame:
-    """`diagnoses` in words: STATE, scope, main (mode of `diagnosis.main_statement`, or null), diagnosis (the statements
+    """`diagnoses` in words: STATE, scope, main (mode, by `diagnosis.main_first`, or null), diagnosis (the statements
     named, with their loss in pp, its simultaneous interval and the sites, or why there is none), ruled out, left open
     (counted)."""
     records = []
@@ -77,8 +77,8 @@ def in_short(judged: pd.DataFrame) -> pd.DataFrame:
         ]
         words = "; ".join(words) or (diagnosis.UNDECIDED if diagnosis.UNDECIDED in counts else NOTHING)
         others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
-        main = diagnosis.main_statement(own)
-        records.append((*key, None if main is None else main["mode"], words, *others))
+        main = next(iter(diagnosis.main_first(named)["mode"]), None)
+        records.append((*key, main, words, *others))
     return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
 
 

@@ -23,13 +23,12 @@ from scipy.stats import norm, t
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import ENDS_OF, LAST_TOKEN, MODES, OUTPUT, REFERENCE, TOWER_START, placed
 from mlprobe_utils.stats.intervals import RECIPE, intervals
-from mlprobe_utils.stats.paired import ALPHA, holm
+from mlprobe_utils.stats.paired import ALPHA, POWER, holm
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
 QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP = MODES
-PLACES = (QUALITY, FIDELITY, COMPREHENSION)  # modes that say where
+WITH_PLACE = (QUALITY, FIDELITY, COMPREHENSION)  # modes that say where
 NAMED, RULED_OUT, UNDECIDED = "named", "ruled out", "not distinguishable on this many images"
-POWER = 0.8
 TOWER, CONNECTOR, LLM = ((site, placed(site)) for site in ENDS_OF.values())  # by either pooling
 
 
@@ -90,6 +89,12 @@ def losses(
     return most.join(ends, on="statement").reset_index(drop=True)
 
 
+def undamaged(cases: pd.DataFrame) -> pd.DataFrame:
+    """Of a laboratory's cases those without a fault. Runs that collapsed in their training, to one answer or to all but
+    one option, do not count: they have a read-out gap of their own."""
+    return cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
+
+
 def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
     """Statement -> what undamaged cases lose; a row for each, with `model`, and `value: <statement>` and `error:
     <statement>` as of `losses`. Cases of one model are not independent, so that models count. InputError for fewer than
@@ -129,15 +134,8 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(verdict=np.select([table["p (Holm)"] < ALPHA, short], [NAMED, RULED_OUT], UNDECIDED))
 
 
-def main_statement(judged: pd.DataFrame) -> pd.Series | None:
-    """Of the `verdicts` on one state the row named that exceeds the usual loss by most, of those that say where if
-    there are any; None where none is named."""
-    named = judged[judged["verdict"] == NAMED]
-    return None if named.empty else named.loc[main_places(named, pd.Series(0, named.index))[0]]
-
-
-def main_places(named: pd.DataFrame, case: pd.Series) -> pd.Series:
-    """The index of each case's `main_statement` among rows that are named, by case."""
-    order = named.assign(case=case, symptom=~named["mode"].isin(PLACES), excess=named["value"] + named["usual"])
-    order = order.rename_axis("row").reset_index().sort_values(["symptom", "excess"], kind="stable")
-    return order.groupby("case")["row"].first()
+def main_first(named: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `verdicts` that are named, the main one of each state before its others: modes that say where before
+    symptoms, and then by how much the loss exceeds the usual one."""
+    order = named.assign(symptom=~named["mode"].isin(WITH_PLACE), excess=named["value"] + named["usual"])
+    return named.loc[order.sort_values(["symptom", "excess"], kind="stable").index]

@@ -1,6 +1,8 @@
 """Names in rows and tables: the controls, the sites and failure modes of a diagnosis, the classifiers of figure 1."""
 
-from mlprobe_utils.evaluation.points import PLACES
+from collections.abc import Iterable
+
+from mlprobe_utils.evaluation.points import MODULES, PLACES, flow_order
 
 MAJORITY, FILE_FORMAT, FILE, PIXELS = "majority class", "file format", "file format and size", "pixel statistics"
 WITHOUT_MODEL = (MAJORITY, FILE_FORMAT, FILE, PIXELS)
@@ -27,6 +29,15 @@ PROBED_SITES = {  # site -> module and pooling of the probe, and whether it is t
     **{placed(site): (module, PLACES, -1) for module, site in ENDS_OF.items()},
     LAST_TOKEN: ("L", "last_token", -1),
 }
+
+
+def places_of_sites(points: Iterable[str]) -> list[tuple[str, str]]:
+    """(point, pooling) of each of PROBED_SITES, of a model's points; without those of a module that has none."""
+    ordered = sorted(points, key=flow_order)
+    of_module = {module: [point for point in ordered if point[0] == module] for module in MODULES}
+    return [(of_module[m][place], pooling) for m, pooling, place in PROBED_SITES.values() if of_module[m]]
+
+
 SITES = (REFERENCE, *PROBED_SITES, OUTPUT)
 QUALITY, FIDELITY = "quality limitation", "fidelity loss"
 COMPREHENSION, READ_OUT_GAP = "comprehension deficit", "read-out gap"

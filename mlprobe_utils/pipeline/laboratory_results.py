@@ -18,11 +18,12 @@ from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation.diagnosis import (
     MODES,
     NAMES,
-    PLACES,
     STATEMENTS,
+    WITH_PLACE,
     Usual,
     against_usual,
-    main_places,
+    main_first,
+    undamaged,
     usual,
 )
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
@@ -86,7 +87,7 @@ class Laboratory:
             (PLACED_RIGHT, strong & destroyed, right),
             (PLACED_SMALLER, damaged & destroyed & ~strong, right),
             (DETECTED, strong & ~destroyed, cases["diagnosed"].notna()),
-            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(PLACES) & ~right),
+            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(WITH_PLACE) & ~right),
             (FALSE_ALARMS, ~damaged & ~collapsed, cases["diagnosed"].notna()),
             (COLLAPSED, ~damaged & collapsed, cases["diagnosed"].notna()),
         ):
@@ -118,15 +119,14 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
 
 
 def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
-    """`Laboratory.usual`; cases without a module are undamaged. Those that collapsed to one answer, or never give one
-    of the options, do not count: they have a read-out gap of their own."""
-    undamaged = cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
-    return {family: usual(undamaged[undamaged["family"] != family]) for family in families}
+    """`Laboratory.usual`, of `diagnosis.undamaged`."""
+    known = undamaged(cases)
+    return {family: usual(known[known["family"] != family]) for family in families}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     """Cases with their diagnosis, by undamaged cases of other families, each corrected for its own statements alone
-    (Bonferroni): named (all modes, joined by "; ") and diagnosed (as `diagnosis.main_statement`), or null."""
+    (Bonferroni): named (all modes, joined by "; ") and diagnosed (the first of `diagnosis.main_first`), or null."""
     frames = []
     for family, known in by_family(cases, cases["family"].unique()).items():
         own = cases[cases["family"] == family]
@@ -137,7 +137,7 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     table = pd.concat(frames).rename_axis("case").reset_index()
     named = table[table["p"] * len(STATEMENTS) < ALPHA]
     modes = named.groupby("case")["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes)))
-    main = main_places(named, named["case"]).map(named["mode"])
+    main = main_first(named).groupby("case")["mode"].first()
     return cases.assign(named=modes.astype(object), diagnosed=main.astype(object))
 
 

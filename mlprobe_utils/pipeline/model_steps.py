@@ -21,9 +21,9 @@ from mlprobe_utils.evaluation.names import (
     CONTROL_RUN,
     CONTROL_TASK,
     MEMORISATION,
-    PROBED_SITES,
     RANDOM_WEIGHTS,
     TEXT_ONLY,
+    places_of_sites,
 )
 from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
 from mlprobe_utils.evaluation.question import OWN_PROMPT
@@ -183,12 +183,8 @@ def _write_probes(work: Work, folder: Path) -> None:
 
 def features_of_sites(features: Features) -> Features:
     """Those of the sites that the diagnosis reads."""
-
-    def key_of(module: str, pooling: str, place: int) -> str:
-        return [key for key in features if key[0] == module and key.endswith(f"/{pooling}")][place]
-
-    keys = [key_of(*site) for site in PROBED_SITES.values()]
-    return {key: features[key] for key in keys}
+    places = places_of_sites({key.split("/")[0] for key in features})
+    return {key: features[key] for key in map("/".join, places)}
 
 
 def _targets(work: Work) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:

@@ -27,8 +27,8 @@ from safetensors import safe_open
 
 from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.common.files import read_record
-from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN, PROBED_SITES
-from mlprobe_utils.evaluation.points import MODULES, PROBED, flow_order
+from mlprobe_utils.evaluation.names import CLASSICAL, CONTROL_RUN, places_of_sites
+from mlprobe_utils.evaluation.points import PROBED, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.cards import Protocol, load_protocol
@@ -155,14 +155,9 @@ def end_rows(selection: Selection) -> pd.DataFrame:
     frames = []
     for folder in folders_of(selection, "probes"):
         file = folder / "seeds.parquet"
-        points = sorted(artefacts.read_rows(file, columns=["point"])["point"].unique(), key=flow_order)
-        of_module = {module: [point for point in points if point[0] == module] for module in MODULES}
-        sites = {
-            (of_module[module][end], pooling) for module, pooling, end in PROBED_SITES.values() if of_module[module]
-        }
+        sites = places_of_sites(artefacts.read_rows(file, columns=["point"])["point"].unique())
         rows = artefacts.read_rows(file, filters=[("point", "in", {point for point, _ in sites})])
-        at_site = pd.MultiIndex.from_frame(rows[["point", "pooling"]]).isin(sites)
-        frames.append(rows[at_site])
+        frames.append(rows[pd.MultiIndex.from_frame(rows[["point", "pooling"]]).isin(sites)])
     return pd.concat(frames, ignore_index=True)
 
 

@@ -16,6 +16,7 @@ from mlprobe_utils.stats.intervals import FIXED, PROBE, intervals, spread_of
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
 
 ALPHA = 0.05  # of significance, after Holm
+POWER = 0.8  # with which a difference or loss is to be found, as is usual in planning
 WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
 
 

@@ -1,4 +1,4 @@
-"""The front page's claims: what is said of test images and of fresh phantoms, and that a change of verdict is told."""
+"""The front page's claims on the test images and on fresh phantoms, and that it reports a verdict that changed."""
 
 from functools import partial
 from types import SimpleNamespace

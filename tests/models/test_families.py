@@ -13,7 +13,7 @@ from tiny_parts import RECIPE, WIDTHS, each_family, each_family_with
 from mlprobe_utils.evaluation.question import ORDERS
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.families import FAMILIES
-from mlprobe_utils.models.families.base import PLACES, Packed, TextTokens, below, image_mean, image_places, unpacked
+from mlprobe_utils.models.families.base import PIECES, Packed, TextTokens, below, image_mean, image_places, unpacked
 from mlprobe_utils.probing.extraction import features_of, stacked
 from mlprobe_utils.training.fine_tuning import lora_config
 
@@ -141,8 +141,8 @@ def test_pooling_of_llm_states_equals_a_loop(seed, batch, tokens):
 def test_places_equal_a_loop_and_keep_all_that_is_small(length, width, seed):
     tokens = torch.randn(2, length, width, generator=torch.Generator().manual_seed(seed))
     found = image_places(tokens)
-    pieces = [tokens[:, [i for i in range(length) if i * PLACES // length == k]] for k in range(PLACES)]
-    kept = [piece.mean(dim=1) for piece in pieces if piece.shape[1]] if length > PLACES else tokens.unbind(dim=1)
+    pieces = [tokens[:, [i for i in range(length) if i * PIECES // length == k]] for k in range(PIECES)]
+    kept = [piece.mean(dim=1) for piece in pieces if piece.shape[1]] if length > PIECES else tokens.unbind(dim=1)
     if width <= 32:
         torch.testing.assert_close(found, torch.cat(kept, dim=1))
     assert found.shape == (2, min(length, 64) * min(width, 32))

@@ -22,7 +22,7 @@ from mlprobe_utils.common.errors import InputError
 Tokens = torch.Tensor | Sequence[torch.Tensor]
 Splitter = Callable[[torch.Tensor], Tokens]  # of a module's output
 Pooler = Callable[[torch.Tensor], torch.Tensor]  # output of a module -> float32 [images, width]
-PLACES, NUMBERS = 64, 32  # of `image_places`: pieces of an image at most, and numbers of each
+PIECES, NUMBERS = 64, 32  # of `image_places`: pieces of an image at most, and numbers of each
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def image_mean(tokens: Tokens) -> torch.Tensor:
 
 
 def image_places(tokens: Tokens) -> torch.Tensor:
-    """What the mean forgets: the tokens in their order, float32 [images, pieces * numbers]. More than PLACES of them
+    """What the mean forgets: the tokens in their order, float32 [images, pieces * numbers]. More than PIECES of them
     are cut into as many pieces of like length, and each averaged; states of more than NUMBERS channels are hashed to
     so many (`projection`), as the classes need few directions. An image of fewer tokens than others of its batch ends
     with zeros."""
@@ -247,32 +247,32 @@ def image_places(tokens: Tokens) -> torch.Tensor:
         return pad_sequence([image_places(own[None])[0] for own in tokens], batch_first=True)
     _, length, width = tokens.shape
     pieces, device = tokens.float(), tokens.device
-    if length > PLACES:
-        pieces = cuts(length).to(device) @ pieces
-    return (pieces @ projection(width).to(device) if width > NUMBERS else pieces).flatten(1)
+    if length > PIECES:
+        pieces = cuts(length, device) @ pieces
+    return (pieces @ projection(width, device) if width > NUMBERS else pieces).flatten(1)
 
 
 IMAGE_POOLINGS = {"image_mean": image_mean, "image_places": image_places}
 
 
-@functools.cache
+@functools.lru_cache(32)  # images of many sizes have many lengths
 @torch.inference_mode(False)  # what is kept may be trained through later
-def cuts(length: int) -> torch.Tensor:
-    """Averages `length` tokens in PLACES pieces, float32 [PLACES, length]."""
-    piece = torch.arange(length) * PLACES // length
-    chosen = (piece == torch.arange(PLACES)[:, None]).float()
-    return chosen / chosen.sum(dim=1, keepdim=True)
+def cuts(length: int, device: torch.device | str) -> torch.Tensor:
+    """Averages `length` tokens in PIECES pieces, float32 [PIECES, length]."""
+    piece = torch.arange(length) * PIECES // length
+    chosen = (piece == torch.arange(PIECES)[:, None]).float()
+    return (chosen / chosen.sum(dim=1, keepdim=True)).to(device)
 
 
 @functools.cache
 @torch.inference_mode(False)
-def projection(width: int) -> torch.Tensor:
+def projection(width: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Adds every channel, with a sign of its own, to one of NUMBERS sums, float32 [width, NUMBERS] (count sketch:
     Charikar, Chen and Farach-Colton 2002): a channel of huge states, as LLMs have, spoils one sum alone."""
     generator = torch.Generator().manual_seed(width)
     sums = torch.randperm(width, generator=generator) % NUMBERS
     signs = torch.randint(0, 2, (width, 1), generator=generator) * 2.0 - 1
-    return nn.functional.one_hot(sums, NUMBERS) * signs
+    return (nn.functional.one_hot(sums, NUMBERS) * signs).to(device)
 
 
 def _check(output: torch.Tensor, *expected: int | str) -> None:

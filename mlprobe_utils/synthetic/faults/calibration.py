@@ -43,7 +43,7 @@ PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, 
 MOST_CHOOSING = 400  # images to fit and to choose on: more change the severity by less than the measured interval
 MOST_ANSWERED = 256  # of them, to choose on by answers
 STEPS, STEPS_ANSWERED = 8, 4  # of the bisection
-SMALLEST = 1e-3  # of the mean variance of directions: what is less is not told from it
+SMALLEST = 1e-3  # share of the mean variance; directions and channels of less count as having so much
 
 
 class Seen(NamedTuple):
@@ -182,10 +182,8 @@ def observed(
         places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
         places |= {"L": family.text_places(inputs), ANSWER: [*range(len(rows))]}
         for point, own in states.items():
-            of, own = (
-                point[0] if point != ANSWER else ANSWER,
-                own[:, : inputs["input_ids"].shape[1]] if point[0] == "L" else own,
-            )
+            of = ANSWER if point == ANSWER else point[0]
+            own = own[:, : inputs["input_ids"].shape[1]] if of == "L" else own
             pool = pools.get(f"{of}/image_mean", lambda last: last.mean(dim=1).float())
             found.setdefault(point, []).append(Seen(own, places[of], prints(family, inputs), pool))
             if of == "L":

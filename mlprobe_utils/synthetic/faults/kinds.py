@@ -52,9 +52,8 @@ def places(damage, states, number):
 
 def shift(damage, states, number):
     (deviation,) = damage.kept("deviation")
-    return states + damage.severity * SHIFTED * deviation.norm() * _directions(damage.seed, len(deviation))[0].to(
-        states
-    )
+    direction = _directions(damage.seed, len(deviation))[0].to(states)
+    return states + damage.severity * SHIFTED * deviation.norm() * direction
 
 
 # a damage, states [tokens, width] of an image less the mean of intact ones, the image's number -> such states
