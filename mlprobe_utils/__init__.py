@@ -13,6 +13,8 @@ _PLACES = {
     "image_list": "datasets.own_images",
     "extract": "probing.extraction",
     "capture": "probing.extraction",
+    "intervene": "probing.interventions",
+    "edits": "probing.edits",  # the module
     "probe": "probing.probes",
     "accuracy": "evaluation.own_rows",
     "answer": "training.prediction",
@@ -31,7 +33,8 @@ def __getattr__(name: str):
         from mlprobe_utils.common.errors import InputError
 
         raise InputError("transformers and altair need docstrings: start Python with -O, PYTHONOPTIMIZE=1, or neither")
-    globals()[name] = getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)
+    module = import_module(f"{__name__}.{_PLACES[name]}")
+    globals()[name] = getattr(module, name, module)
     return globals()[name]
 
 

@@ -30,12 +30,23 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with flags_kept(loaded.model):
+    with flags_kept(loaded.model), _without_hooks(loaded):
         adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
     try:
         yield
     finally:
-        adapted.unload()
+        with _without_hooks(loaded):
+            adapted.unload()
+
+
+@contextlib.contextmanager
+def _without_hooks(loaded) -> Iterator[None]:
+    """Edits are attached again to modules that have changed places."""
+    if loaded.interventions:
+        loaded.interventions.detach()
+    yield
+    if loaded.interventions:
+        loaded.interventions.attach()
 
 
 @contextlib.contextmanager

@@ -8,7 +8,8 @@ compiled library would declare. Declaring their schemas is enough for transforms
 
 import contextlib
 import importlib.util
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,10 @@ from transformers.utils import logging
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
+CUT = "sdpa_with_cuts"  # how transformers knows attention some of whose keys are hidden
+Hidden = Callable[[int, int, int], torch.Tensor]  # first query, queries, keys -> bool [rows, queries, keys]
+_hidden: Mapping[torch.nn.Module, list[Hidden]] = weakref.WeakKeyDictionary()
+_begun: Mapping[torch.nn.Module, int] = weakref.WeakKeyDictionary()  # queries of this pass that went before
 _libraries = []  # a torch Library withdraws its schemas when it is collected
 
 
@@ -70,6 +75,38 @@ def fused_adamw(weights, gradients, means, squares, steps, rate: torch.Tensor, w
     state = [weights], [gradients], [means], [squares], [], [steps]
     constants = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}
     torch._fused_adamw_(*state, lr=rate, weight_decay=weight_decay, **constants)
+
+
+def attention_with(model: "PreTrainedModel", cuts: Mapping[torch.nn.Module, Hidden]) -> Callable[[], None]:
+    """Hides keys from queries in some attention modules until the function that it returns is called. A query to which
+    all keys are hidden gets zeros."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register(CUT, _attend)
+    AttentionMaskInterface.register(CUT, eager_mask)
+    before, undo = model.config._attn_implementation, contextlib.ExitStack()
+    model.set_attn_implementation(CUT)
+    undo.callback(model.set_attn_implementation, before)
+    for module, hidden in cuts.items():
+        _hidden.setdefault(module, []).append(hidden)
+        undo.callback(_hidden[module].remove, hidden)
+        undo.callback(module.register_forward_pre_hook(lambda module, _: _begun.update({module: 0})).remove)
+    return undo.close
+
+
+def _attend(module, query, key, value, attention_mask, **options):
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    if not (cuts := _hidden.get(module)):
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    queries, keys, lowest = query.shape[2], key.shape[2], torch.finfo(query.dtype).min
+    own = torch.stack([hidden(_begun[module], queries, keys) for hidden in cuts]).any(dim=0)[:, None].to(query.device)
+    _begun[module] += queries
+    mask = query.new_zeros(own.shape) if attention_mask is None else attention_mask[..., :keys]
+    mask = mask.masked_fill(own, lowest)
+    output, weights = sdpa_attention_forward(module, query, key, value, mask, **options)
+    return output.masked_fill((mask == lowest).all(dim=-1).mT[..., None], 0.0), weights
 
 
 declare_missing_operators()

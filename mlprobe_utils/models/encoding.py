@@ -14,6 +14,7 @@ from mlprobe_utils.evaluation.answers import answer_in, parse_answer
 from mlprobe_utils.evaluation.question import IMAGE, IRRELEVANT, ORDERS, QUESTION, Question, irrelevant_text, tokens_of
 from mlprobe_utils.models.settings import UNNAMED, Checkpoint
 
+Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens written so far -> what they go on with
 MOST_KEPT = 2**28  # bytes of encoded images
 MEND = "give the model another chat_template (jinja)"
 
@@ -223,3 +224,12 @@ def append_answers(inputs: dict, answers: list[list[int]], pad: int) -> dict[str
     of_tokens = {key: value for key, value in inputs.items() if value.shape == shape}
     grown = {k: torch.cat([own, added.get(k, nothing).to(own.dtype)], dim=1) for k, own in of_tokens.items()}
     return inputs | {"labels": labels} | grown
+
+
+def branches(options: Sequence[Sequence[int]]) -> Branches:
+    """Where options, token ids with the end token, part; shorter beginnings first."""
+    found: dict[tuple[int, ...], dict[int, None]] = {}
+    for tokens in options:
+        for length, token in enumerate(tokens):
+            found.setdefault(tuple(tokens[:length]), {})[token] = None
+    return {prefix: [*found[prefix]] for prefix in sorted(found, key=len) if len(found[prefix]) > 1}

@@ -1,3 +1,3 @@
-"""Hooks, features at every probe point, probes, the logit lens."""
+"""Hooks, features at every probe point, probes, the logit lens, interventions."""
 
-__all__ = ["extraction", "logit_lens", "probes", "settings"]
+__all__ = ["edits", "extraction", "interventions", "logit_lens", "probes", "settings"]

@@ -20,7 +20,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.diagnosis import MODES
 from mlprobe_utils.evaluation.health import SCORES
 from mlprobe_utils.evaluation.points import ANSWER, flow_order, on_side_path
-from mlprobe_utils.models.encoding import Encoder
+from mlprobe_utils.models.encoding import Encoder, branches
 from mlprobe_utils.pipeline import artefacts, fault_card, places, results, work
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
@@ -36,7 +36,7 @@ from mlprobe_utils.pipeline.fault_card import (
 from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, kinds, planting
-from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged, planted
+from mlprobe_utils.synthetic.faults.damage import Damage, damaged, planted
 from mlprobe_utils.training.prediction import answer_batch
 
 MODULES = ("V", "C", "L", ANSWER)

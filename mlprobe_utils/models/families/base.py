@@ -73,9 +73,13 @@ class Family:
 
     def heads(self, layer: nn.Module) -> tuple[nn.Module, int]:
         """What projects the outputs of the attention heads of a vision block or decoder layer, and one head's width."""
-        attention = next(module for module in layer.modules() if hasattr(module, "head_dim"))
+        attention = self.attention(layer)
         names = [name for name in ("o_proj", "out_proj", "proj") if hasattr(attention, name)]
         return getattr(attention, names[0]), attention.head_dim
+
+    def attention(self, layer: nn.Module) -> nn.Module:
+        """The attention of a vision block or decoder layer."""
+        return next(module for module in layer.modules() if hasattr(module, "head_dim"))
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:

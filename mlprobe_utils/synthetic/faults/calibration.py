@@ -28,7 +28,7 @@ from mlprobe_utils.common.processes import processes
 from mlprobe_utils.datasets.decoding import working_copy
 from mlprobe_utils.datasets.settings import Images
 from mlprobe_utils.evaluation.points import ANSWER
-from mlprobe_utils.models.encoding import Encoder, Questions, append_answers
+from mlprobe_utils.models.encoding import Encoder, Questions, append_answers, branches
 from mlprobe_utils.models.loading import LoadedModel, to_device
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.cards import DataCard
@@ -36,7 +36,8 @@ from mlprobe_utils.pipeline.fault_card import Fault, strengths
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, HITS, STATISTICS, STRENGTHS
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import load_tensors, save_whole
-from mlprobe_utils.synthetic.faults.damage import WITH_TEXT, Damage, branches, damaged, module_at, planted, prints
+from mlprobe_utils.probing.interventions import module_at, prints
+from mlprobe_utils.synthetic.faults.damage import WITH_TEXT, Damage, damaged, planted
 from mlprobe_utils.synthetic.phantoms.making import JPEG_QUALITY, drawn, read_recipe
 
 PARTS = ("fitting", "choosing", "measuring")  # of the phantoms: discriminants, severities, and what these cost

@@ -7,23 +7,23 @@ the connector, stays intact.
 """
 
 import contextlib
-import functools
 import hashlib
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.points import ANSWER, on_side_path
+from mlprobe_utils.models.encoding import Branches
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.loading import LoadedModel
 from mlprobe_utils.pipeline.fault_card import KINDS, Fault
+from mlprobe_utils.probing.interventions import OF_HEADS, Pass, intervene, module_at
 from mlprobe_utils.synthetic.faults import kinds
 
 WITH_TEXT = " with text"
-Branches = dict[tuple[int, ...], list[int]]  # where options part: tokens written so far -> what they go on with
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,6 @@ class Damage:
         return out
 
 
-def prints(family: Family, inputs: dict) -> list[bytes]:
-    """Of each image of a batch, from its pixels as the processor made them."""
-    pixels = [inputs["pixel_values"][place].detach().float().cpu() for place in family.vision_places(inputs)]
-    return [hashlib.sha256(own.contiguous().numpy().tobytes()).digest() for own in pixels]
-
-
 def planted(fault: Fault, family: Family) -> Damage:
     """A fault as a damage of a model, at severity 0 and without statistics. Raises InputError for an LLM layer that is
     followed by one after which a side path adds image information."""
@@ -120,66 +114,33 @@ def planted(fault: Fault, family: Family) -> Damage:
     return Damage(fault.kind, fault.module, fault.seed, point)
 
 
-@contextlib.contextmanager
-def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None = None) -> Iterator[None]:
+@dataclass(frozen=True)
+class _Planted:
+    """A damage as an edit of the model's states or logits."""
+
+    damage: Damage
+    width: int | None  # of an attention head
+    parting: Branches | None
+
+    @property
+    def point(self) -> str:
+        return self.damage.place + OF_HEADS * (self.damage.kind == "heads")
+
+    def __call__(self, states: torch.Tensor, now: Pass) -> torch.Tensor:
+        damage = self.damage
+        if damage.kind == "heads":
+            return kinds.heads(damage, states, self.width)
+        numbers = damage.numbers(now.prints)
+        if damage.module == ANSWER:
+            return damage.of_logits(states, now.read, numbers, self.parting, now.entering, now.head)
+        places = [*range(len(states))] if damage.of_text else now.where(damage.place)
+        return damage.of_states(states, places, numbers)
+
+
+def damaged(loaded: LoadedModel, damage: Damage | None, parting: Branches | None = None) -> AbstractContextManager:
     """Damages the loaded model in the block, unless `damage` is None or of severity 0. `parting`: the `branches` of the
     options, for the semantic mapping. Goes around `extraction.capturing`, not inside it."""
     if damage is None or damage.severity == 0:
-        yield
-        return
-    batch: dict = {}  # where the images are, and the tokens read so far
-    family, owner, name = loaded.family, loaded.model.base_model, "get_image_features"
-    method = getattr(owner, name)
-
-    @functools.wraps(method)
-    def note_images(*arguments, **named):
-        """`generate` calls the vision tower before the model's forward pass, which gets no pixels."""
-        inputs = inspect.signature(method).bind(*arguments, **named).arguments
-        places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
-        batch.update(places, numbers=damage.numbers(prints(family, inputs)))
-        return method(*arguments, **named)
-
-    def note_text(model, arguments, inputs):
-        """A later step of generation has no image tokens."""
-        prompt, read = bool(family.image_mask(inputs).any()), inputs["input_ids"]
-        batch["L"] = [*range(len(read))] if damage.of_text else family.text_places(inputs) if prompt else []
-        if not prompt:
-            before = inputs["past_key_values"].get_seq_length()  # less than was read, after the cache has gone back
-            read = torch.cat([batch["written"][:, :before], read], dim=1)
-        batch["written"] = read
-
-    def change(module, arguments, output):
-        if damage.module == ANSWER:
-            return damage.of_logits(output, batch["written"], batch["numbers"], parting, arguments[0], module.weight)
-        states, *rest = output if isinstance(output, tuple) else (output,)
-        states = damage.of_states(states, batch.get(damage.module, ()), batch.get("numbers", ()))
-        return (states, *rest) if isinstance(output, tuple) else states
-
-    place = module_at(loaded, damage.place)
-    with contextlib.ExitStack() as stack:
-        setattr(owner, name, note_images)
-        stack.callback(delattr, owner, name)
-        stack.callback(loaded.model.register_forward_pre_hook(note_text, with_kwargs=True).remove)
-        if damage.kind == "heads":
-            projection, width = family.heads(place)
-            passed = lambda _, arguments: (kinds.heads(damage, arguments[0], width), *arguments[1:])  # noqa: E731
-            stack.callback(projection.register_forward_pre_hook(passed).remove)
-        else:  # before transformers' own hooks, which keep the states that LLaVA's connector reads
-            stack.callback(place.register_forward_hook(change, prepend=True).remove)
-        yield
-
-
-def module_at(loaded: LoadedModel, point: str) -> torch.nn.Module:
-    """The module of a probe point; of ANSWER the LM head."""
-    if point == ANSWER:
-        return loaded.model.get_output_embeddings()
-    return next(one.module for one in loaded.family.probe_points() if one.name == point)
-
-
-def branches(options: Sequence[Sequence[int]]) -> Branches:
-    """Where options, token ids with the end token, part; shorter beginnings first."""
-    found: dict[tuple[int, ...], dict[int, None]] = {}
-    for tokens in options:
-        for length, token in enumerate(tokens):
-            found.setdefault(tuple(tokens[:length]), {})[token] = None
-    return {prefix: [*found[prefix]] for prefix in sorted(found, key=len) if len(found[prefix]) > 1}
+        return contextlib.nullcontext()
+    width = loaded.family.heads(module_at(loaded, damage.place))[1] if damage.kind == "heads" else None
+    return intervene(loaded, _Planted(damage, width, parting))

@@ -25,6 +25,7 @@ from mlprobe_utils.evaluation.metrics import collapsed
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
+from mlprobe_utils.models.encoding import branches
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.configuration import load_book
@@ -40,7 +41,7 @@ from mlprobe_utils.probing.extraction import FEATURES, features_of, load_feature
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
 from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, load_damages, make_calibration
-from mlprobe_utils.synthetic.faults.damage import Damage, branches, damaged
+from mlprobe_utils.synthetic.faults.damage import Damage, damaged
 from mlprobe_utils.training.prediction import answer_batch
 
 IMAGES, PIXELS = "images.parquet", "pixels.bin"  # train images and fresh phantoms
