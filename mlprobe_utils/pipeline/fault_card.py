@@ -23,7 +23,7 @@ WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 OF_STATES = tuple(MODULES)
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
 DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # of all trials judged: cases, run
-STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")  # of a trial
+STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases", "interventions")  # of a trial
 
 
 class Kind(NamedTuple):
@@ -173,6 +173,11 @@ class DamagedModel:
     @property
     def is_strongest(self) -> bool:
         return self.points_lost == max(load_book().planted_faults.strengths.values())
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether its states are edited (`synthetic.editing`)."""
+        return self.is_strongest and self.fault.slug in load_book().planted_faults.edited
 
     @property
     def mode(self) -> str:

@@ -39,4 +39,5 @@ STAGES = {
     "calibration": Stage(3, ("synthetic.faults.calibration",)),
     "replication": Stage(1, ("synthetic.faults.planting",)),
     "trial": Stage(3, ("synthetic.faults.planting",)),
+    "interventions": Stage(1, ("synthetic.editing",)),
 }

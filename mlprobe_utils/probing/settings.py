@@ -12,6 +12,11 @@ class Extraction(Part):
     shard_images: Count = Field(description="images after which features are kept, should the run be killed")
 
 
+class Interventions(Part):
+    pairs: Count = Field(description="of images of two classes, whose states are edited")
+    every: Count = Field(description="of blocks and layers, each so-manieth is edited, and the last of each module")
+
+
 class Probe(Part):
     """A probe and its training: the paper's two-layer MLP (section 3.2), or a linear one, without hidden layer."""
 
