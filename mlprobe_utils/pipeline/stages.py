@@ -30,7 +30,7 @@ STAGES = {
     "predictions": Stage(3, ("training.prediction", "pipeline.model_steps")),
     "prompts": Stage(1, ("training.prediction", "pipeline.model_steps")),
     "features": Stage(3, ("probing.extraction", "pipeline.model_steps")),
-    "logit lens": Stage(2, ("probing.logit_lens", "pipeline.model_steps")),
+    "logit lens": Stage(3, ("probing.logit_lens", "pipeline.model_steps")),
     "probes": Stage(3, ("probing.probes", "pipeline.model_steps")),
     "layer transfer": Stage(2, ("probing.probes", "pipeline.model_steps")),
     "controls": Stage(3, ("pipeline.model_steps",)),
