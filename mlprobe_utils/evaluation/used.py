@@ -68,10 +68,17 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(keys, columns=OF_WHAT).assign(part=parts).join(_changes(predicted, truth, keys, pairs))
 
 
+def by_part(found: pd.DataFrame) -> pd.DataFrame:
+    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks, and
+    p corrected for all blocks (Holm)."""
+    found = found.assign(p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
+    return found.loc[found.groupby("part", sort=False)["change"].idxmax()].reset_index(drop=True)
+
+
 def place(found: pd.DataFrame, missing: float, share: float) -> tuple[str, str]:
-    """One of PARTS, or INCONCLUSIVE, and why in words; by `gains`, without a twin. `missing` is what can be decoded and
+    """One of PARTS, or INCONCLUSIVE, and why in words; by `by_part`, without a twin. `missing` is what can be decoded and
     is not answered (pp), `share` the part of it that a block has to explain, 0 to 1."""
-    least, helps = share * missing, (holm(found["p"]) < ALPHA) & (found["change"] > 0)
+    least, helps = share * missing, (found["p"] < ALPHA) & (found["change"] > 0)
     if (enough := found[helps & (found["change"] >= least)]).empty:
         if (found["high"] < least).all():
             return CONNECTOR, f"no block, and not the output, explains {least:.0f} pp; only the connector is left"
@@ -80,7 +87,7 @@ def place(found: pd.DataFrame, missing: float, share: float) -> tuple[str, str]:
     words = f"{best['change']:+.0f} pp ({best['low']:+.0f} to {best['high']:+.0f})"
     if best["edit"] == RANKED:
         return OUTPUT, f"ranked by the output layer itself, {words}: it arrives, and is not mapped to the right word"
-    rivals = enough[(enough["part"] != best["part"]) & (enough["high"] >= best["change"])]
+    rivals = enough[(enough["part"] != best["part"]) & (enough["high"] > best["change"])]
     if len(rivals):
         return INCONCLUSIVE, f"without {best['point']} {words}, and about as much without {rivals['point'].iloc[0]}"
     return best["part"], f"without {best['point']} {words}"

@@ -127,12 +127,14 @@ load_trial = partial(load_card, Trial, "planted-faults")
 
 def strengths(model: str, dataset: str, trial: bool) -> list[tuple[Fault, float]]:
     """The faults and how much each is to cost (pp): those of the book at each strength, or what the trial draws for a
-    model and a phantom set, by their places in data/book.yml and among all of these."""
-    book, known = load_book(), [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic]
+    model and a phantom set, by their places in data/book.yml and among those of the releases' layouts: another phantom
+    set changes no draw."""
+    book, sets = load_book(), [load_data_card(slug) for slug in slugs(DataCard)]
+    known = [card.slug for card in sets if card.synthetic and card.layout != "folder"]
     if not trial:
         return [(fault, points) for fault in book_faults() for points in book.planted_faults.strengths.values()]
     place = book.all.index(model) if model in book.all else len(book.all)
-    return load_trial().drawn(place, known.index(dataset), len(known))
+    return load_trial().drawn(place, known.index(dataset) if dataset in known else 0, len(known))
 
 
 def book_faults() -> list[Fault]:
