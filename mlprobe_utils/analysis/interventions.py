@@ -1,15 +1,17 @@
 """Chapter "Is it used?": what edits of a model's states do to its answers, and where that places a fault."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
 from mlprobe_utils.evaluation import used
 from mlprobe_utils.evaluation.diagnosis import NAMED
 from mlprobe_utils.evaluation.health import STATE
-from mlprobe_utils.evaluation.points import ANSWER, flow_order
+from mlprobe_utils.evaluation.points import flow_order
+from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.evaluation.used import CUT, CUT_LAST, ERASED, MOVED, MOVED_AT_RANDOM, PATCHED, PUT_BACK, SKIPPED
 
+# (edit, tokens) -> a line of a chart
 BLIND = {(CUT, "text"): "all text", (CUT_LAST, "last_token"): "the last token alone"}
 FROM_PARTNER = {(PATCHED, "image_tokens"): "image tokens", (PATCHED, "text"): "all text"}
 FROM_PARTNER |= {(PATCHED, "last_token"): "the last token alone"}
@@ -18,7 +20,6 @@ LAST_MOVED = {(edit, "last_token"): name for (edit, _), name in IMAGE_MOVED.item
 CLASSES_ERASED = {(ERASED, "image_tokens"): "from the image tokens", (ERASED, "last_token"): "from the last token"}
 WITHOUT = {(SKIPPED, ""): "without the block"}
 USED, ELSEWHERE, UNUSED = "used", "used, but not along this direction", "not used"
-PLACES = {"V": used.VISION_TOWER, "C": used.CONNECTOR, ANSWER: used.OUTPUT}
 
 
 def effects(rows: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +29,7 @@ def effects(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def curves(found: pd.DataFrame, shown: Mapping[tuple[str, str], str], stage: str = "finetuned") -> pd.DataFrame:
-    """Of `effects` those of some edits and tokens, by their names, as `plots.lines` takes them."""
+    """Of `effects` those of some edits and tokens, by their names, as `charts.edit_curves` takes them."""
     keys = pd.Series([*zip(found["edit"], found["tokens"], strict=True)], found.index)
     own = found[keys.isin([*shown]) & (found["stage"] == stage)]
     return own.assign(series=keys.map(shown)).rename(columns={"low": "band_low", "high": "band_high"})
@@ -41,8 +42,8 @@ def last_readers(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def deciding_layers(found: pd.DataFrame) -> pd.DataFrame:
-    """The first layer at which the last token's state alone decides most answers (for certain), by `effects`: STATE,
-    layer, or null."""
+    """The first layer at which the last token's state decides most answers for certain, by `effects`: STATE, layer, or
+    null."""
     own = found[(found["edit"] == PATCHED) & (found["tokens"] == "last_token")]
     first = lambda layers: min(layers.loc[layers["low"] > 50, "point"], key=flow_order, default=None)  # noqa: E731
     return own.groupby(STATE, sort=False)[[*own]].apply(first).rename("layer").reset_index()
@@ -53,17 +54,14 @@ def uses(found: pd.DataFrame) -> pd.DataFrame:
     point, tokens, patched, moved, at random (percent of answers that follow), use. Used: more answers follow it than as
     large a step elsewhere, for certain; else, if the whole state of the other image makes more follow than that: used,
     but not along this direction."""
-    table = found[found["edit"].isin([PATCHED, MOVED, MOVED_AT_RANDOM]) & (found["tokens"] != "text")]
+    names = {PATCHED: "patched", MOVED: "moved", MOVED_AT_RANDOM: "at random"}
+    table = found[found["edit"].isin(names) & (found["tokens"] != "text")]
     wide = table.pivot(index=[*STATE, "point", "tokens"], columns="edit", values=["value", "low", "high"])
     wide = wide[wide["value", PATCHED].notna()]
     moved = wide["low", MOVED] > wide["high", MOVED_AT_RANDOM]
     patched = wide["low", PATCHED] > wide["high", MOVED_AT_RANDOM]
     use = moved.map({True: USED, False: UNUSED}).mask(~moved & patched, ELSEWHERE)
-    values = {name: wide["value", edit] for name, edit in zip(("patched", "moved", "at random"), _USES, strict=True)}
-    return pd.DataFrame(values | {"use": use}).reset_index()
-
-
-_USES = (PATCHED, MOVED, MOVED_AT_RANDOM)
+    return pd.DataFrame({name: wide["value", edit] for edit, name in names.items()}).assign(use=use).reset_index()
 
 
 def restored(found: pd.DataFrame) -> pd.DataFrame:
@@ -72,22 +70,26 @@ def restored(found: pd.DataFrame) -> pd.DataFrame:
     own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN])]
     with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits))
     names = {used.NOTHING: "nothing", used.TWIN: "the twin itself"}
-    return own[with_twin].assign(part=own["edit"].map(names).fillna(own["point"]))[
-        [*STATE, "part", "value", "low", "high"]
-    ]
+    own = own[with_twin].assign(part=own["edit"].map(names).fillna(own["point"]))
+    return own[[*STATE, "part", "value", "low", "high"]]
 
 
 def placed(rows: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
-    """Where the fault of each fine-tuned state is, by interventions: STATE, named (modes of the diagnosis), missing (pp),
-    place, why, and by twin (null without one). Of nothing that is named, nothing is placed. `judged` are
-    `diagnosis_tables.diagnoses` of one scope, `shares` of `laboratory_results.shares` by model."""
+    """Where the fault of each fine-tuned state is, by interventions: STATE, named (modes of the diagnosis), missing
+    (pp), place, why, and by twin (null without one). Where nothing is named, nothing is placed. `judged` are
+    `diagnosis_tables.diagnoses` of one scope, `shares` those of `laboratory_results.Laboratory.share` by model."""
     records = []
     for state, own in _states(rows[rows["stage"] == "finetuned"]):
         of_state = judged[(judged[STATE] == list(state)).all(axis=1)]
         named, missing = of_state.loc[of_state["verdict"] == NAMED, "mode"], max(-of_state["value"].min(), 0.0)
-        place, why = (
-            used.place(used.by_part(used.gains(own)), missing, shares[state[0]]) if len(named) else (None, None)
-        )
+        parts, share = used.by_part(used.gains(own)), shares[state[0]]
+        place, why = used.place(parts, missing, share) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
         records.append((*state, "; ".join(dict.fromkeys(named)), missing, place, why, twin))
     return pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
+
+
+def _states(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    """The rows of each state, without probabilities of options that its data set does not have."""
+    for state, own in rows.groupby(STATE, sort=False):
+        yield state, own.drop(columns=[name for name in own if name.startswith(OPTION) and own[name].isna().all()])

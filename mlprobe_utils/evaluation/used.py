@@ -69,15 +69,15 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_part(found: pd.DataFrame) -> pd.DataFrame:
-    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks, and
-    p corrected for all blocks (Holm)."""
+    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks,
+    and p corrected for all blocks (Holm)."""
     found = found.assign(p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
     return found.loc[found.groupby("part", sort=False)["change"].idxmax()].reset_index(drop=True)
 
 
 def place(found: pd.DataFrame, missing: float, share: float) -> tuple[str, str]:
-    """One of PARTS, or INCONCLUSIVE, and why in words; by `by_part`, without a twin. `missing` is what can be decoded and
-    is not answered (pp), `share` the part of it that a block has to explain, 0 to 1."""
+    """One of PARTS, or INCONCLUSIVE, and why in words; by `by_part`, without a twin. `missing` is what can be decoded
+    and is not answered (pp), `share` the part of it that a block has to explain, 0 to 1."""
     least, helps = share * missing, (found["p"] < ALPHA) & (found["change"] > 0)
     if (enough := found[helps & (found["change"] >= least)]).empty:
         if (found["high"] < least).all():
