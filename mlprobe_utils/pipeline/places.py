@@ -151,7 +151,7 @@ class Place:
 
     def interventions(self) -> Artefact:
         """What the model makes of pairs of images while its states are edited."""
-        upstream = dict.fromkeys([*self._weights(DAMAGED_RUN), self.features(DAMAGED_RUN)])
+        upstream = (*self._weights(DAMAGED_RUN), self.features(DAMAGED_RUN))
         return self._made(results.INTERVENTIONS, "interventions", DAMAGED_RUN, upstream, recipe=self._edited())
 
     def drawn_interventions(self, damaged: bool) -> Artefact:
