@@ -74,22 +74,29 @@ def restored(found: pd.DataFrame) -> pd.DataFrame:
     return own[[*STATE, "part", "value", "low", "high"]]
 
 
-def placed(rows: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+def placed(rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
     """Where the fault of each fine-tuned state is, by interventions: STATE, named (modes of the diagnosis), missing
-    (pp), place, why, and by twin (null without one). Where nothing is named, nothing is placed. `judged` are
-    `diagnosis_tables.diagnoses` of one scope, `shares` those of `laboratory_results.Laboratory.share` by model."""
+    (what is decodable and not answered, pp), place, why, and by twin (null without one). Where nothing is named,
+    nothing is placed. `probed` are `results.end_rows`, `judged` `diagnosis_tables.diagnoses` of one scope, `shares`
+    `laboratory_results.Laboratory.shares`."""
     records = []
     for state, own in _states(rows[rows["stage"] == "finetuned"]):
-        of_state = judged[(judged[STATE] == list(state)).all(axis=1)]
-        named, missing = of_state.loc[of_state["verdict"] == NAMED, "mode"], max(-of_state["value"].min(), 0.0)
-        parts, share = used.by_part(used.gains(own)), shares[state[0]]
+        of_state = _of_state(judged, state)
+        named = of_state.loc[of_state["verdict"] == NAMED, "mode"]
+        missing = used.decodable(_of_state(probed, state)) - used.answered(own)
+        parts, share = used.by_part(used.gains(own)).to_dict("records"), shares[state[0]]
         place, why = used.place(parts, missing, share) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
         records.append((*state, "; ".join(dict.fromkeys(named)), missing, place, why, twin))
     return pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
 
 
+def _of_state(rows: pd.DataFrame, state: tuple[str, ...]) -> pd.DataFrame:
+    own = rows[(rows[STATE] == list(state)).all(axis=1)]
+    return own.drop(columns=[name for name in own if name.startswith(OPTION) and own[name].isna().all()])
+
+
 def _states(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
     """The rows of each state, without probabilities of options that its data set does not have."""
-    for state, own in rows.groupby(STATE, sort=False):
-        yield state, own.drop(columns=[name for name in own if name.startswith(OPTION) and own[name].isna().all()])
+    for state, _ in rows.groupby(STATE, sort=False):
+        yield state, _of_state(rows, state)

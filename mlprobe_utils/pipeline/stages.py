@@ -39,5 +39,5 @@ STAGES = {
     "calibration": Stage(3, ("synthetic.faults.calibration",)),
     "replication": Stage(1, ("synthetic.faults.planting",)),
     "trial": Stage(3, ("synthetic.faults.planting",)),
-    "interventions": Stage(1, ("synthetic.editing",)),
+    "interventions": Stage(2, ("synthetic.editing",)),
 }

@@ -14,6 +14,7 @@ class Extraction(Part):
 
 class Interventions(Part):
     pairs: Count = Field(description="of images of two classes, whose states are edited")
+    images: Count = Field(description="test images of which blocks are left out, at most")
     every: Count = Field(description="of blocks and layers, each so-manieth is edited, and the last of each module")
 
 

@@ -1,10 +1,10 @@
 """Is what can be decoded also used? Edits of every point in turn, and what the model makes of its images under each.
 
-The images come in pairs of different classes, one behind the other, so that each one's donor is beside it. One pass
-records a batch; passes with an edit compute the blocks behind it alone."""
+Pairs of images of different classes stand one behind the other, so that each one's donor is beside it. One pass records
+a batch; passes with an edit compute the blocks behind it alone."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -90,46 +90,77 @@ def states_of(loaded: LoadedModel, questions: dict[str, torch.Tensor], tokens: s
     return {keep.point: keep.kept for keep in keeps}
 
 
-def sweep(
+def sweep_uses(
     loaded: LoadedModel,
     batches: Sequence[dict[str, torch.Tensor]],
     encoder: Encoder,
     labels: np.ndarray,
     options: list[str],
-    trained: Trained | None = None,
+    trained: Trained,
+    every: int = 1,
+) -> pd.DataFrame:
+    """What a model makes of pairs of images while text is cut off from them, and their states are patched, moved and
+    erased. `batches` are encoded questions, each of whole pairs, `labels` the places of all images' labels among the
+    options; of layers and blocks each `every`-th is edited, and the last.
+
+    Returns a row an edit and image: edit (`evaluation.used`), point, tokens, image (its number; 2 n and 2 n + 1 are a
+    pair), label, other (the partner's label), and p_<option>: float, of the options alone."""
+
+    def tried(questions: dict, _, rows: np.ndarray) -> Iterator[Trial]:
+        states = {tokens: states_of(loaded, questions, tokens, "L") for tokens in FROM_PARTNER}
+        return _uses(loaded, states, trained, labels[rows], every)
+
+    return _sweep(loaded, batches, encoder, labels, options, tried)
+
+
+def sweep_blocks(
+    loaded: LoadedModel,
+    batches: Sequence[dict[str, torch.Tensor]],
+    encoder: Encoder,
+    labels: np.ndarray,
+    options: list[str],
     twin: Sequence[tuple[States, torch.Tensor]] | None = None,
     every: int = 1,
 ) -> pd.DataFrame:
-    """What a model makes of pairs of images under every edit: a row an edit and image. `batches` are encoded questions,
-    each of whole pairs, `labels` the places of all images' labels among the options.
+    """What a model makes of images while one block after the other is left out, and as its output layer ranks the
+    options. `twin`: of each batch `states_of` and `option_scores` of an intact twin, whose states are put back part by
+    part. Arguments and rows as of `sweep_uses`; images need not be in pairs."""
 
-    Args:
-        trained: without it nothing is moved, erased, patched or cut: which block does harm is all that is tried.
-        twin: of each batch `states_of` and `option_scores` of an intact twin; its states are put back part by part.
-        every: of layers and blocks each so-manieth is edited, and the last.
+    def tried(_, number: int, rows: np.ndarray) -> Iterator[Trial]:
+        yield from _skips(loaded, every)
+        yield from _put_back(loaded, twin[number][0]) if twin else ()
 
-    Returns edit (`evaluation.used`), point, tokens (null where all), image (its number; 2 n and 2 n + 1 are a pair),
-    label, other (the partner's label), and p_<option>: float, of the options alone."""
+    found = [_sweep(loaded, batches, encoder, labels, options, tried, ranked=True)]
+    if twin:
+        intact = torch.cat([scores for _, scores in twin]).softmax(dim=1)
+        frame = _rows(np.arange(len(labels)), labels, options, intact)
+        found.append(frame.assign(edit=TWIN, point="", tokens=None))
+    return pd.concat(found, ignore_index=True)
+
+
+def _sweep(
+    loaded: LoadedModel,
+    batches: Sequence[dict[str, torch.Tensor]],
+    encoder: Encoder,
+    labels: np.ndarray,
+    options: list[str],
+    tried: Callable[[dict, int, np.ndarray], Iterable[Trial]],
+    ranked: bool = False,
+) -> pd.DataFrame:
     answers, frames, begun = encoder.answer_tokens(options), [], 0
     for number, questions in enumerate(batches):
         rows = np.arange(begun, begun := begun + len(questions["input_ids"]))
-        own = labels[rows]
         with intervene(loaded, keep := Keep(_ends(loaded)[-1], LAST_TOKEN)), recorded(loaded) as kept:
             found = {(NOTHING, "", None): option_scores(loaded, questions, answers).softmax(dim=1)}
-        last = torch.cat(keep.kept[: len(rows)]).float()  # of the first pass: others go on with options' beginnings
-        lens = through_the_lens(loaded, last, first_tokens(encoder, options), len(rows))
-        found[RANKED, keep.point, LAST_TOKEN] = torch.from_numpy(lens)
-        tried = [*_skips(loaded, every)]
-        if twin:
-            found[TWIN, "", None] = twin[number][1].softmax(dim=1)
-            tried += _put_back(loaded, twin[number][0])
-        if trained:
-            states = {tokens: states_of(loaded, questions, tokens, "L") for tokens in FROM_PARTNER}
-            tried += _uses(loaded, states, trained, own, every)
-        for trial in tried:
+        if ranked:
+            last = torch.cat(keep.kept[: len(rows)]).float()  # of the first pass: others go on with options' beginnings
+            lens = through_the_lens(loaded, last, first_tokens(encoder, options), len(rows))
+            found[RANKED, keep.point, LAST_TOKEN] = torch.from_numpy(lens)
+        for trial in tried(questions, number, rows):
             found[trial[:3]] = option_scores(loaded, questions, answers, trial.edits, kept).softmax(dim=1)
         for (edit, point, tokens), probabilities in found.items():
-            frames.append(_rows(rows, own, options, probabilities).assign(edit=edit, point=point, tokens=tokens))
+            own = _rows(rows, labels[rows], options, probabilities)
+            frames.append(own.assign(edit=edit, point=point, tokens=tokens))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -152,7 +183,7 @@ def _skips(loaded: LoadedModel, every: int) -> Iterator[Trial]:
 def _put_back(loaded: LoadedModel, twin: States) -> Iterator[Trial]:
     """The twin's states at all points up to the end of a part. What follows of the model works on them."""
     llm = _points(loaded, "L", 1)
-    parts = [[p for p in twin if p[0] == "V"], [p for p in twin if p[0] in "DC"], llm[: len(llm) // 2], llm]
+    parts = [[p for p in twin if p[0] == "V"], [p for p in twin if p[0] in "DC"], llm[: (len(llm) + 1) // 2], llm]
     for number, part in enumerate(PARTS[:-1]):
         points = [point for own in parts[: number + 1] for point in own]
         yield Trial(PUT_BACK, part, None, [Patch(point, twin[point], ALL) for point in dict.fromkeys(points)])
@@ -184,7 +215,7 @@ def _uses(
 
 
 def _rows(numbers: np.ndarray, labels: np.ndarray, options: list[str], probabilities: torch.Tensor) -> pd.DataFrame:
-    names, partner = np.array(options), np.arange(len(labels)) ^ 1
+    names, partner = np.array(options), np.minimum(np.arange(len(labels)) ^ 1, len(labels) - 1)
     rows = pd.DataFrame({"image": numbers, "label": names[labels], "other": names[labels[partner]]})
     columns = zip((OPTION + option for option in options), np.asarray(probabilities, dtype=float).T, strict=True)
     return rows.assign(**dict(columns))

@@ -15,12 +15,13 @@ from scipy.spatial.distance import cdist
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
+from mlprobe_utils.evaluation import used
 from mlprobe_utils.models.encoding import branches
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import DAMAGED_RUN
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
-from mlprobe_utils.probing.sweeps import Trained, option_scores, states_of, sweep
+from mlprobe_utils.probing.sweeps import Trained, option_scores, states_of, sweep_blocks, sweep_uses
 from mlprobe_utils.synthetic.faults.calibration import as_stored, batched, load_damages
 from mlprobe_utils.synthetic.faults.damage import damaged
 from mlprobe_utils.synthetic.phantoms.making import read_recipe, twins
@@ -28,24 +29,32 @@ from mlprobe_utils.synthetic.phantoms.making import read_recipe, twins
 SIDE = 16  # of the thumbnails that real images are compared by
 
 
-class Pairs:
-    """Pairs of images of a work's data set, encoded, and what is the same in every sweep over them."""
+class Edited:
+    """Images of a work's data set, encoded, and what is the same in every sweep over them: pairs, or the first test
+    images in a random order."""
 
-    def __init__(self, work: Work):
+    def __init__(self, work: Work, pairs: bool):
         self.work, self.answers = work, work.encoder.answer_tokens(work.options)
-        images, self.labels = (_twins if work.image_set.card.synthetic else _nearest)(work)
+        chosen = _tested if not pairs else _twins if work.image_set.card.synthetic else _nearest
+        images, self.labels = chosen(work)
         size = max(work.protocol.extraction.batch_size // 2, 1) * 2
         self.batches = [work.encoder.questions(own) for own in batched(images, size)]
+        self.every = work.protocol.interventions.every
 
     def twin(self) -> list[tuple[dict, torch.Tensor]]:
         """Of the model as it is now."""
         loaded = self.work.loaded
         return [(states_of(loaded, own), option_scores(loaded, own, self.answers)) for own in self.batches]
 
-    def sweep(self, trained: Trained | None = None, twin: list | None = None) -> pd.DataFrame:
-        every = self.work.protocol.interventions.every
-        given = self.work.loaded, self.batches, self.work.encoder, self.labels, self.work.options
-        return sweep(*given, trained, twin, every)
+    def uses(self, trained: Trained) -> pd.DataFrame:
+        return sweep_uses(*self._given, trained, self.every).assign(images=used.PAIRS)
+
+    def blocks(self, twin: list | None = None) -> pd.DataFrame:
+        return sweep_blocks(*self._given, twin, self.every).assign(images=used.TESTED)
+
+    @property
+    def _given(self) -> tuple:
+        return self.work.loaded, self.batches, self.work.encoder, self.labels, self.work.options
 
 
 def make_interventions(work: Work) -> None:
@@ -53,16 +62,16 @@ def make_interventions(work: Work) -> None:
     the intact one; of an intact model also of the pretrained state, with those of the fine-tuned one."""
 
     def fill(folder: Path) -> None:
-        pairs, frames = Pairs(work), []
+        pairs, tested, frames = Edited(work, True), Edited(work, False), []
         with torch.inference_mode():
             with Work.state(work.healthy, DAMAGED_RUN):
-                twin = pairs.twin()
+                twin = tested.twin()
             with work.state(DAMAGED_RUN):
-                found = pairs.sweep(_trained(work), twin if work.planted else None)
-                frames.append(found.assign(**work.constants(DAMAGED_RUN)))
+                found = [pairs.uses(_trained(work)), tested.blocks(twin if work.planted else None)]
+                frames.append(pd.concat(found).assign(**work.constants(DAMAGED_RUN)))
             if not work.planted:
                 with work.state(None):
-                    frames.append(pairs.sweep(twin=twin).assign(**work.constants(None)))
+                    frames.append(tested.blocks(twin).assign(**work.constants(None)))
         write_parquet(pd.concat(frames, ignore_index=True), folder / results.INTERVENTION_ROWS)
 
     if processes().is_main_process:
@@ -70,22 +79,22 @@ def make_interventions(work: Work) -> None:
 
 
 def make_drawn(work: Work, undamaged: bool) -> None:
-    """The same of the laboratory's cases, without what places no fault: with `case` (null: intact) and `run`."""
+    """Of the laboratory's cases what places a fault: with `case` (null: intact) and `run`."""
     if processes().is_main_process:
         work.drawn_interventions(not undamaged).make(partial(_sweep_cases, work, undamaged))
 
 
 @torch.inference_mode()
 def _sweep_cases(work: Work, undamaged: bool, folder: Path) -> None:
-    pairs, frames = Pairs(work), []
+    tested, frames = Edited(work, False), []
     for run in work.runs():
         with work.state(run):
-            frames.append(pairs.sweep().assign(case=None, run=run))
+            frames.append(tested.blocks().assign(case=None, run=run))
             cases = load_damages(work.folder / results.DRAWN) if run == DAMAGED_RUN and not undamaged else {}
-            twin = pairs.twin() if cases else None
+            twin = tested.twin() if cases else None
             for (fault, points), damage in cases.items():
-                with damaged(work.loaded, damage, branches(pairs.answers)):
-                    frames.append(pairs.sweep(twin=twin).assign(case=f"{fault}, {points:g} points", run=run))
+                with damaged(work.loaded, damage, branches(tested.answers)):
+                    frames.append(tested.blocks(twin).assign(case=f"{fault}, {points:g} points", run=run))
     write_parquet(pd.concat(frames, ignore_index=True), folder / results.INTERVENTION_ROWS)
 
 
@@ -94,6 +103,11 @@ def _trained(work: Work) -> Trained:
     train = np.flatnonzero(images["split"] == "train")
     labels = images["option"].map(work.options.index).to_numpy()[train]
     return Trained({key: own[torch.from_numpy(train)] for key, own in saved.items()}, labels)
+
+
+def _tested(work: Work) -> tuple[list[np.ndarray], np.ndarray]:
+    images = work.images("test").sample(frac=1.0, random_state=0)[: work.protocol.interventions.images]
+    return [work.image_set.pixels(place) for place in images.index], images["option"].map(work.options.index).to_numpy()
 
 
 def _twins(work: Work) -> tuple[list[np.ndarray], np.ndarray]:

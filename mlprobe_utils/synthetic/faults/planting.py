@@ -31,7 +31,16 @@ from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, mo
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import SEEDED
-from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, DRAWN, Selection, reference_rows, state_name
+from mlprobe_utils.pipeline.results import (
+    CALIBRATION,
+    DAMAGED_RUN,
+    DRAWN,
+    INTERVENTION_ROWS,
+    INTERVENTIONS_DRAWN,
+    Selection,
+    reference_rows,
+    state_name,
+)
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import STATES, discussed_on, load_discussion
@@ -263,9 +272,11 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
-                artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
+                for made in (folder, folder.parent / INTERVENTIONS_DRAWN):
+                    artefacts.read_made_from(made, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
+                edited = artefacts.read_rows(folder.parent / INTERVENTIONS_DRAWN / INTERVENTION_ROWS)
                 planted["mode"] = planted["fault"].map(modes)
                 for case in planted.to_dict("records"):
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
@@ -274,7 +285,9 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
                     case["collapsed"] = pd.isna(case["fault"]) and not collapsed(sides[1]).empty
-                    cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
+                    case |= laboratory_results.flat(losses(correct, drawn, RECIPE))
+                    swept = edited[(edited["run"] == case["run"]) & (edited["case"].fillna("") == (case["case"] or ""))]
+                    cases.append(case | laboratory_results.edited(swept, sides[0], case["point"]))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '
