@@ -271,7 +271,9 @@ shares = laboratory.shares(results.families(edited.selection))
 from mlprobe_utils.analysis.diagnosis_tables import of_edited
 
 given = edited.selection, edited.healthy, edited.image_sets
-placed = interventions.placed(states, of_edited(*given), shares)
+probed_there = results.end_rows(edited.selection)
+judged_there = of_edited(*given)
+placed = interventions.placed(states, probed_there, judged_there, shares)
 show(edited.named(placed.drop(columns="by twin")))
 
 # %% tags=["hide-input"]

@@ -76,12 +76,16 @@ found = interventions.effects(rows)
 # %% tags=["hide-input"]
 from mlprobe_utils.book.chapter import glue
 
-glue("pairs", int(rows["image"].nunique() // 2))
-glue("edits", int(rows.groupby(["edit", "point", "tokens"], dropna=False).ngroups))
+edits = rows.groupby(["edit", "point", "tokens"], dropna=False).ngroups
+of_images = rows.groupby("images")["image"].nunique()
+glue("pairs", int(of_images["pairs"] // 2))
+glue("tested", int(of_images["test"]))
+glue("edits", int(edits))
 
 # %% [markdown]
-# {glue:text}`pairs` pairs are answered under {glue:text}`edits` edits. The answer is the option that the model finds most
-# probable, which is what it would write if it had to write one of them. Intervals are of other pairs, with these weights.
+# {glue:text}`pairs` pairs, and further below {glue:text}`tested` test images, are answered under {glue:text}`edits` edits.
+# The answer is the option that the model finds most probable, which is what it would write if it had to write one of them.
+# Intervals are of other images, with these weights.
 #
 # ## From which layer on does the answer no longer depend on the image?
 #
@@ -216,9 +220,12 @@ from mlprobe_utils.analysis.diagnosis_tables import of_edited
 from mlprobe_utils.pipeline import laboratory_results
 
 laboratory = laboratory_results.read()
+
+# %%
 shares = laboratory.shares(results.families(edited.selection))
 given = edited.selection, edited.healthy, edited.image_sets
-placed = interventions.placed(rows, of_edited(*given), shares)
+probed = results.end_rows(edited.selection)
+placed = interventions.placed(rows, probed, of_edited(*given), shares)
 show(edited.named(placed))
 
 # %% [markdown]

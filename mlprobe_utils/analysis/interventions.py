@@ -67,7 +67,7 @@ def uses(found: pd.DataFrame) -> pd.DataFrame:
 def restored(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracy with a twin's states put back up to the end of each part, by `effects`: STATE, part (nothing and the
     twin, too), value, low, high."""
-    own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN])]
+    own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN]) & (found["images"] == used.TESTED)]
     with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits))
     names = {used.NOTHING: "nothing", used.TWIN: "the twin itself"}
     own = own[with_twin].assign(part=own["edit"].map(names).fillna(own["point"]))
