@@ -96,7 +96,9 @@ glue("edits", int(edits))
 from mlprobe_utils.plots.charts import edit_curves
 
 cut = interventions.curves(found, interventions.BLIND)
-title = "Answers that change if, from a layer on, text no longer sees the image"
+title = (
+    "Answers that change if, from a layer on, text no longer sees the image"
+)
 edit_curves(cut, edited.names, "answers that change (%)", title)
 
 # %%
