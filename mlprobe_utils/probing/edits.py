@@ -264,7 +264,7 @@ def states(
 
 def head(model: LoadedModel, point: str, number: int) -> slice:
     """The channels of one attention head at `<point>/heads`, for `Patch`. InputError for one that is not there."""
-    projection, width = model.family.heads(module_at(model, point))
+    projection, width = model.family.heads(module_at(model, point + OF_HEADS))
     if not 0 <= number < (count := projection.in_features // width):
         raise InputError(f"head {number} is not there: {point} has {count}, 0 to {count - 1}")
     return slice(number * width, (number + 1) * width)
