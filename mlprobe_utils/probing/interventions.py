@@ -205,12 +205,11 @@ def _forwards(model: LoadedModel, changed: Callable[[str, Callable], Callable]) 
 
 def module_at(model: LoadedModel, point: str) -> torch.nn.Module:
     """The module of a probe point; of ANSWER the LM head. InputError for an unknown one, also with OF_HEADS."""
-    if point == ANSWER:
-        return model.model.get_output_embeddings()
     modules = {one.name: one.module for one in model.family.probe_points()}
+    modules[ANSWER] = model.model.get_output_embeddings()
     name = point.removesuffix(OF_HEADS)
     if name not in modules or (name != point and name[0] not in "VL"):
-        raise unknown("point" if name not in modules else "point with attention heads", point, [*modules, ANSWER])
+        raise unknown("point" if name not in modules else "point with attention heads", point, modules)
     return modules[name]
 
 
