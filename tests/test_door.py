@@ -4,6 +4,7 @@ import doctest
 import shutil
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.probing.settings import Probe
 
 QUESTION = mp.Question("<image> Is it ill? Answer 'Yes' or 'No'.", {"normal": "No", "ill": "Yes"})
+OF_EDITS = {name: getattr(own, "__module__", "") for name, own in vars(mp.edits).items() if name[0] != "_"}
+EDITS = [f"edits.{name}" for name, module in OF_EDITS.items() if module == mp.edits.__name__]
 FAST = {"epochs": 10, "learning_rate": 0.003}
 
 
@@ -50,10 +53,10 @@ def door(tiny_folders, tmp_path_factory) -> dict:
     return made | {"features": features, "rows": rows, "answers": answers, "mp": mp, "np": np}
 
 
-@pytest.mark.parametrize("name", mp.__all__)
+@pytest.mark.parametrize("name", [*(name for name in mp.__all__ if name != "edits"), *EDITS])
 def test_examples_do_what_they_show(name, door, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (example,) = doctest.DocTestFinder(recurse=False).find(getattr(mp, name), name, globs=dict(door))
+    (example,) = doctest.DocTestFinder(recurse=False).find(attrgetter(name)(mp), name, globs=dict(door))
     assert example.examples
     assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
 
@@ -108,7 +111,7 @@ def test_an_image_set_of_the_pipeline_goes_the_same_way(tiny, encoder, image_set
         np.testing.assert_allclose(features[key][4, : own.shape[1]], own[0], rtol=1e-3, atol=1e-4)
 
 
-def test_captured_states_have_gradients_and_leave_no_hook(door):
+def test_captured_states_have_gradients(door):
     model = door["model"]
     with mp.capture(model, door["images"][:2], QUESTION) as states:
         states["L.02/last_token"].sum().backward()
@@ -116,8 +119,6 @@ def test_captured_states_have_gradients_and_leave_no_hook(door):
     for key, own in states.items():
         np.testing.assert_allclose(own.detach(), door["features"][key][:2], rtol=1e-3, atol=1e-4)
     model.model.zero_grad()
-    hooks = [hook for module in model.model.modules() for hook in module._forward_hooks.values()]
-    assert not [hook for hook in hooks if hook.__module__.startswith("mlprobe_utils")]
 
 
 def test_answers_are_labels_and_are_read_back(door, tmp_path):

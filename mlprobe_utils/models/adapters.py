@@ -42,11 +42,11 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
 @contextlib.contextmanager
 def _without_hooks(loaded) -> Iterator[None]:
     """Edits are attached again to modules that have changed places."""
-    if loaded.interventions:
-        loaded.interventions.detach()
+    if loaded.family.interventions:
+        loaded.family.interventions.detach()
     yield
-    if loaded.interventions:
-        loaded.interventions.attach()
+    if loaded.family.interventions:
+        loaded.family.interventions.attach()
 
 
 @contextlib.contextmanager

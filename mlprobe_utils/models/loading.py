@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mlprobe_utils.models.compat import initialised, quiet, save_under_own_names, whole_layers
 
@@ -21,9 +21,6 @@ from mlprobe_utils.models.families import family_named, name_of
 from mlprobe_utils.models.families.base import Family
 from mlprobe_utils.models.identity import NOT_WEIGHTS, SAFE, errors_named, fetched, missing_files
 from mlprobe_utils.models.settings import RANDOM_SEED, UNNAMED, Checkpoint
-
-if TYPE_CHECKING:
-    from mlprobe_utils.probing.interventions import Interventions
 
 
 class _Checkpoint(NamedTuple):
@@ -43,7 +40,6 @@ class LoadedModel:
     family: Family
     adapter: Path | None = None
     card: Checkpoint = UNNAMED
-    interventions: "Interventions | None" = None  # of the blocks of `intervene` that are open
 
     @property
     def device(self) -> torch.device:

@@ -13,15 +13,7 @@ from mlprobe_utils.evaluation.question import Question
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import questions_about
 from mlprobe_utils.models.loading import LoadedModel, to_device
-from mlprobe_utils.probing.interventions import (
-    IMAGE_TOKENS,
-    LAST_TOKEN,
-    OF_HEADS,
-    Pass,
-    Tokens,
-    intervene,
-    module_at,
-)
+from mlprobe_utils.probing.interventions import IMAGE_TOKENS, LAST_TOKEN, OF_HEADS, Pass, Tokens, intervene, module_at
 
 States = torch.Tensor | np.ndarray | Sequence[torch.Tensor]
 
@@ -38,9 +30,6 @@ class _AtTokens:
         for number, place in enumerate(places):
             out[place] = self.of_image(states[place].float(), number).to(states.dtype)
         return out
-
-    def _check(self, images: int, width: int) -> None:
-        pass
 
 
 @dataclass(frozen=True)
@@ -119,7 +108,12 @@ class Steer(_AtTokens):
 @dataclass(frozen=True)
 class Erase(_AtTokens):
     """What tells classes apart is taken out of states: (h - mean) less `projection` (h - mean) remains. Made by
-    `mean_difference` or `leace`."""
+    `mean_difference` or `leace`.
+
+    >>> erase = mp.edits.Erase.mean_difference("L.01", features["L.01/image_mean"], images.table["label"])
+    >>> with mp.intervene(model, erase):
+    ...     without = mp.answer(model, images, question, max_new_tokens=4)
+    """
 
     mean: torch.Tensor
     projection: torch.Tensor  # [width, width]
@@ -235,7 +229,13 @@ class KnockOut:
 @dataclass
 class Keep:
     """Changes nothing, and keeps the states that it sees: `kept` has one tensor [tokens, width] an image, as the passes
-    read them."""
+    read them.
+
+    >>> with mp.intervene(model, keep := mp.edits.Keep("L.01/heads")):
+    ...     answers = mp.answer(model, images, question, max_new_tokens=4)
+    >>> len(keep.kept) == len(answers)
+    True
+    """
 
     point: str
     tokens: Tokens = IMAGE_TOKENS
@@ -263,8 +263,12 @@ def states(
 
 
 def head(model: LoadedModel, point: str, number: int) -> slice:
-    """The channels of one attention head at `<point>/heads`, for `Patch`. InputError for one that is not there."""
-    projection, width = model.family.heads(module_at(model, point))
+    """The channels of one attention head at `<point>/heads`, for `Patch`. InputError for one that is not there.
+
+    >>> mp.edits.head(model, "L.01", 2)
+    slice(16, 24, None)
+    """
+    projection, width = model.family.heads(module_at(model, point + OF_HEADS))
     if not 0 <= number < (count := projection.in_features // width):
         raise InputError(f"head {number} is not there: {point} has {count}, 0 to {count - 1}")
     return slice(number * width, (number + 1) * width)

@@ -91,6 +91,8 @@ class Pass:
         if point[0] == "L":
             rows = self.mask(tokens)[:, self.cached :]
             return [(row, mask.nonzero()[:, 0]) for row, mask in enumerate(rows)] if rows.any() else []
+        if point == ANSWER:
+            raise InputError(f"tokens at {point}: logits are of the last tokens alone: write an edit that takes them")
         own = self.family.vision_places if point[0] == "V" else self.family.connector_places
         if isinstance(tokens, str) and tokens in (IMAGE_TOKENS, ALL):
             return own(self.images)
@@ -148,18 +150,18 @@ def intervene(model: LoadedModel, edits: Edit | Sequence[Edit]) -> Iterator[Pass
 
     InputError for an unknown point; in a pass, for a token that is not there and states of another shape."""
     edits = [*edits] if isinstance(edits, Sequence) else [edits]
-    around = model.interventions
+    around = model.family.interventions
     before, now = (around.edits, around.now) if around else ([], Pass(model.family))
     own = Interventions(model, [*before, *edits], now)
     if around:
         around.detach()
     try:
         own.attach()
-        model.interventions = own
+        model.family.interventions = own
         yield own.now
     finally:
         own.detach()
-        model.interventions = around
+        model.family.interventions = around
         if around:
             around.attach()
 
@@ -203,12 +205,11 @@ def _forwards(model: LoadedModel, changed: Callable[[str, Callable], Callable]) 
 
 def module_at(model: LoadedModel, point: str) -> torch.nn.Module:
     """The module of a probe point; of ANSWER the LM head. InputError for an unknown one, also with OF_HEADS."""
-    if point == ANSWER:
-        return model.model.get_output_embeddings()
     modules = {one.name: one.module for one in model.family.probe_points()}
-    name, heads, _ = point.partition(OF_HEADS)
-    if name not in modules or (heads and name[0] not in "VL"):
-        raise unknown("point" if name not in modules else "point with attention heads", point, [*modules, ANSWER])
+    modules[ANSWER] = model.model.get_output_embeddings()
+    name = point.removesuffix(OF_HEADS)
+    if name not in modules or (name != point and name[0] not in "VL"):
+        raise unknown("point" if name not in modules else "point with attention heads", point, modules)
     return modules[name]
 
 

@@ -48,6 +48,24 @@ def test_a_fused_step_is_that_of_the_optimizer():
     assert torch.allclose(own, theirs.detach()), advice("torch._fused_adamw_", "fused_adamw")
 
 
+@each_family
+@torch.inference_mode()
+def test_attention_is_that_of_a_registered_function_with_a_mask_of_every_pair(tiny, encoder, image_set, monkeypatch):
+    said = advice("AttentionInterface, eager_mask or sdpa_attention_forward", "attention_with")
+    inputs, attend, given = encoder.questions([image_set.pixels(i) for i in range(2)]), compat._attend, []
+    monkeypatch.setattr(compat, "_attend", lambda *called, **named: given.append(called) or attend(*called, **named))
+    intact, present = tiny.model(**inputs).logits, inputs["attention_mask"].bool()
+    undo = compat.attention_with(tiny.model, {})
+    torch.testing.assert_close(tiny.model(**inputs).logits[present], intact[present], msg=said)
+    modules = [tiny.family.attention(point.module) for point in tiny.family.probe_points() if point.name[0] in "VL"]
+    assert {*modules} <= {module for module, *_ in given}, said
+    *_, query, key, _, mask = given[-1]  # of the LLM's last block
+    assert (mask.shape[2:], mask.dtype) == ((query.shape[2], key.shape[2]), query.dtype), said
+    assert {*mask.unique().tolist()} == {0.0, torch.finfo(mask.dtype).min}, said
+    undo()
+    assert tiny.model.config._attn_implementation == "sdpa", said
+
+
 def test_processors_refuse_the_images_that_are_refused_when_they_are_read():
     smart_resize(1, MOST_TIMES)
     with pytest.raises(ValueError, match="aspect ratio"):

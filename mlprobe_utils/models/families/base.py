@@ -58,6 +58,7 @@ class Family:
 
     def __init__(self, model: nn.Module):
         self.model = model
+        self.interventions = None  # of the blocks of `intervene` that are open, for all adapters of the model
 
     def vision_tokens(self, inputs: dict) -> Splitter:
         """Each image's tokens at a vision block."""
