@@ -286,7 +286,8 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     correct = site_outcomes(*sides, reference, images)
                     case["collapsed"] = pd.isna(case["fault"]) and not collapsed(sides[1]).empty
                     case |= laboratory_results.flat(losses(correct, drawn, RECIPE))
-                    swept = edited[(edited["run"] == case["run"]) & (edited["case"].fillna("") == (case["case"] or ""))]
+                    own = edited["case"].isna() if pd.isna(case["case"]) else edited["case"] == case["case"]
+                    swept = edited[own & (edited["run"] == case["run"])]
                     cases.append(case | laboratory_results.edited(swept, sides[0], case["point"]))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
