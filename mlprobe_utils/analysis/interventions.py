@@ -9,7 +9,17 @@ from mlprobe_utils.evaluation.diagnosis import NAMED
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.rows import OPTION
-from mlprobe_utils.evaluation.used import CUT, CUT_LAST, ERASED, MOVED, MOVED_AT_RANDOM, PATCHED, PUT_BACK, SKIPPED
+from mlprobe_utils.evaluation.used import (
+    CUT,
+    CUT_LAST,
+    ERASED,
+    MOVED,
+    MOVED_AT_RANDOM,
+    PATCHED,
+    PUT_BACK,
+    SKIPPED,
+    Shares,
+)
 
 # (edit, tokens) -> a line of a chart
 BLIND = {(CUT, "text"): "all text", (CUT_LAST, "last_token"): "the last token alone"}
@@ -74,7 +84,9 @@ def restored(found: pd.DataFrame) -> pd.DataFrame:
     return own[[*STATE, "part", "value", "low", "high"]]
 
 
-def placed(rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
+def placed(
+    rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, Shares]
+) -> pd.DataFrame:
     """Where the fault of each fine-tuned state is, by interventions: STATE, named (modes of the diagnosis), missing
     (what is decodable and not answered, pp), place, why, and by twin (null without one). Where nothing is named,
     nothing is placed. `probed` are `results.end_rows`, `judged` `diagnosis_tables.diagnoses` of one scope, `shares`
@@ -84,8 +96,8 @@ def placed(rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, share
         of_state = _of_state(judged, state)
         named = of_state.loc[of_state["verdict"] == NAMED, "mode"]
         missing = used.decodable(_of_state(probed, state)) - used.answered(own)
-        parts, share = used.by_part(used.gains(own)).to_dict("records"), shares[state[0]]
-        place, why = used.place(parts, missing, share) if len(named) else (None, None)
+        parts = used.by_part(used.gains(own)).to_dict("records")
+        place, why = used.place(parts, missing, shares[state[0]]) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
         records.append((*state, "; ".join(dict.fromkeys(named)), missing, place, why, twin))
     return pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
