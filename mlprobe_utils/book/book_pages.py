@@ -60,6 +60,7 @@ def book_pages(run: Run) -> list[Page]:
         "05_diagnosis": [*laboratory, *discussed],
         "09_comprehension_utilization": discussed,
         USED: [*laboratory, *discussed],
+        OF_A_MODEL: [*laboratory, *discussed],
         "10_comparisons": table1,
         "models": [*cards, PUBLISHED / "table_s1.csv"],
     }

@@ -95,9 +95,10 @@ def answered(rows: pd.DataFrame) -> float:
 
 
 def by_part(found: pd.DataFrame) -> pd.DataFrame:
-    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks,
-    and p corrected for all blocks (Holm)."""
-    found = found.assign(p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
+    """The block of each part that does most harm, of `gains`: its row, with what it does in words, the highest `high`
+    of the part's blocks, and p corrected for all blocks (Holm)."""
+    words = [f"{own.change:+.0f} pp ({own.low:+.0f} to {own.high:+.0f})" for own in found.itertuples()]
+    found = found.assign(words=words, p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
     return found.loc[found.groupby("part", sort=False)["change"].idxmax()].reset_index(drop=True)
 
 
@@ -112,11 +113,11 @@ def place(parts: Sequence[Mapping], missing: float, shares: Shares) -> tuple[str
         return INCONCLUSIVE, f"no block explains {least:.0f} pp for certain, and some may"
     best, *others = sorted(enough, key=lambda own: -own["change"])
     if rivals := [own["point"] for own in others if own["change"] > TIED * best["change"]]:
-        return INCONCLUSIVE, f"{best['change']:+.0f} pp without {best['point']}, and as much without {rivals[0]}"
+        return INCONCLUSIVE, f"{best['words']} without {best['point']}, and as much without {rivals[0]}"
     if best["part"] == OUTPUT:
         words = "as the output layer ranks the options: the class arrives, and is not mapped to the right word"
-        return OUTPUT, f"{best['change']:+.0f} pp {words}"
-    return best["part"], f"{best['change']:+.0f} pp without {best['point']}"
+        return OUTPUT, f"{best['words']} {words}"
+    return best["part"], f"{best['words']} without {best['point']}"
 
 
 def place_by_twin(rows: pd.DataFrame) -> str:

@@ -187,10 +187,8 @@ def edited(rows: pd.DataFrame, probed: pd.DataFrame, point: str | None) -> dict[
 
 
 def _placed(case: pd.Series, shares: Shares) -> str:
-    parts = [
-        {column: case[f"{column}: {part}"] for column in ("change", "high", "p")} | {"part": part, "point": part}
-        for part in HELPED
-    ]
+    columns, nothing = ("change", "high", "p"), {"point": None, "words": None}
+    parts = [{c: case[f"{c}: {part}"] for c in columns} | nothing | {"part": part} for part in HELPED]
     return used.place(parts, case["decodable"] - case["answered"], shares)[0]
 
 
