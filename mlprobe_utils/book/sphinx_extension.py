@@ -1,5 +1,4 @@
-"""The book's own Sphinx extension: formulas as MathML, glossary definitions on hover, downloads, keyboard access. All
-of it is written into the pages while they are built; none of it needs a script or another host."""
+"""The book's Sphinx extension: formulas as MathML, definitions, downloads, keyboard access, written at the build."""
 
 import html
 import re

@@ -1,8 +1,6 @@
-"""The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
-
-Each runs the same commands. They share training steps and the shards of a long pass over images; the main one alone
-moves an artefact to its place. A shard is a file written whole, its hash beside it, so that a killed pass is resumed.
-"""
+"""The processes of one run: one, or several that `accelerate-launch` started (DDP or FSDP), which run the same
+commands. They share training steps and the shards of a long pass, files written whole, so that a killed pass is
+resumed."""
 
 import math
 import os

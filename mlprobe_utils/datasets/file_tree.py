@@ -1,5 +1,4 @@
-"""A read-only view over a folder in which zip archives read as if they had been unpacked where they lie, and MedMNIST's
-arrays as folders of PNG files."""
+"""A read-only view over a folder in which zips read as if unpacked, and MedMNIST's arrays as folders of PNG files."""
 
 import io
 import os
@@ -32,10 +31,8 @@ class _File:
 
 class FileTree:
     """All files below `root`, a folder or a zip, by posix paths relative to it; hidden and system files are left out.
-
-    Raises InputError where `root` is not there, and on first use of the files for a link to a folder or out of `root`,
-    a damaged, encrypted or unsafe zip, or a file that lies there twice with different sizes.
-    """
+    InputError where there is no `root`, and on first use for a link out of it or to a folder, a damaged, encrypted or
+    unsafe zip, a file that lies there twice with different sizes."""
 
     def __init__(self, root: Path):
         self.root = Path(root)

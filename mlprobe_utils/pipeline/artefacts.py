@@ -1,9 +1,6 @@
-"""Artefacts: folders that appear whole or not at all, and know what they were made from.
-
-`made_from.json` holds all that the files depend on: what of cards, data and seeds is read, the stage's version, the
-content of artefacts upstream. `files.json` has size, time and SHA-256 of each file, so that a damaged one is found and
-made again; `provenance.json` is recorded, never compared.
-"""
+"""Artefacts: folders that appear whole or not at all, and know what they were made from. `made_from.json` holds all
+that the files depend on, `files.json` size, time and SHA-256 of each, so that a damaged one is found and made again;
+`provenance.json` is recorded, never compared."""
 
 import contextlib
 import functools
@@ -103,8 +100,7 @@ def from_outputs(folder: Path) -> str:
 
 
 def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
-    """Makes an artefact by `fill`, as `artefact`, unless it is current; returns whether it did. Where several processes
-    want it, one makes it, and the others wait and find it made."""
+    """Makes an artefact by `fill`, as `artefact`, unless it is current or another process makes it; whether it did."""
     if is_current(folder, made_from):
         return False
     with files.locked(folder, from_outputs(folder)):
@@ -189,7 +185,7 @@ def peak_of(processes: int) -> float:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there, or
+    """What an artefact was made from; it counts as READ. InputError, naming `made_by`, if it is not there, or
     damaged."""
     wrong = damage_of(folder) if folder.is_dir() else ""
     if wrong or (record := _record(folder)) is None:

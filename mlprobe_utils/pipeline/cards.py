@@ -1,5 +1,4 @@
-"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug. And what the
-cards of models say together: what a miniature stands for, which models others were adapted from, series and sizes."""
+"""Cards: validated YAML files that describe models, data sets and protocols; a file's name is the slug."""
 
 import difflib
 import functools

@@ -102,8 +102,8 @@ def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
 
 
 def propose_card(folder: Path, slug: str | None) -> str:
-    """Writes data/datasets/SLUG.yml (None: the folder's name) for the images of a folder, and returns its text. Raises
-    InputError for a card that is there already, and for a folder or names of classes that no card can describe."""
+    """Writes data/datasets/SLUG.yml (None: the folder's name) for a folder of images; returns its text. Never over
+    another."""
     from mlprobe_utils.datasets.folders import list_images  # which imports what no page needs
 
     folder = folder.expanduser().resolve()

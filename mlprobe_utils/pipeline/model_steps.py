@@ -1,8 +1,6 @@
 """The work for one model on all its data sets, in one process: its pipeline, and what discussions need beyond that.
-
-Every step makes artefacts, and skips those that are current, so that a killed run is resumed. Several processes, behind
-`accelerate-launch -m`, share what the model computes; the main one alone fits probes.
-"""
+Steps skip artefacts that are current. Several processes share what the model computes; the main one alone fits
+probes."""
 
 import itertools
 from collections.abc import Mapping
@@ -146,8 +144,7 @@ def make_lens(work: Work) -> None:
 
 def make_probes(work: Work) -> None:
     """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
-    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images. Places, which are wide,
-    are probed by the main recipe alone, and with all seeds at the sites of the diagnosis."""
+    `seeds.parquet`: the main recipe in SEEDED, all seeds, test images; of places only the sites of the diagnosis."""
     if processes().is_main_process:
         work.probes().make(partial(_write_probes, work))
 
@@ -241,10 +238,9 @@ def make_image_controls(work: Work) -> None:
 
 
 def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
-    """Controls by probes of the means of image tokens: the control task and random weights, probed at every point, and
-    memorisation (train images), at the last one of each module. `tuned` and `random` are of the fine-tuned model and of
-    the one with random weights, which has no stage; `images` has a row for each row of theirs: image, split, option,
-    and control (the control task's option)."""
+    """Controls by probes of the means of image tokens: control task and random weights at every point, memorisation
+    (train images) at each module's end. `tuned` and `random` are of the fine-tuned model and of that with random
+    weights; `images` has a row for each row of theirs: image, split, option, control (of the control task)."""
     training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     memorised = images["option"].to_numpy(copy=True)
     memorised[training] = shuffled(memorised[training])

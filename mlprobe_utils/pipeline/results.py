@@ -77,10 +77,8 @@ def states_of(protocol: Protocol, variant: Variant | None = None, damaged: bool 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which results: models and data sets by slug, under one protocol and one split rule, and of which variant.
-
-    A slug `<healthy model>+<fault>-<strength>` is of a damaged model, `fault_card.DamagedModel`.
-    """
+    """Models and data sets by slug, under one protocol and split rule, perhaps of a variant;
+    `<healthy>+<fault>-<strength>` is a damaged model."""
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
@@ -89,8 +87,7 @@ class Selection:
     variant: Variant | None = field(default=None, kw_only=True)
 
     def command(self, model: str, dataset: str, discussed: bool = False, name: str = "model") -> str:
-        """The command line that makes a model's results on a data set; `discussed`: those of discussions, too; `name`:
-        of another command."""
+        """The command line that makes a model's results on a data set; `name`: of another command."""
         healthy, damaged, _ = model.partition("+")
         command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
         command += f" --protocol {self.protocol} --split {self.split_rule}"
@@ -130,8 +127,7 @@ def results_below(folders: Iterable[Path]) -> dict[str, str]:
 def gather(
     selection: Selection, names: Iterable[str], file: str, discussed: bool = False, **chosen: str | int
 ) -> pd.DataFrame:
-    """The rows of a file of some artefacts of every selected model and data set; with `chosen`, such as
-    stage="finetuned", no others are read. Raises InputError as `require`."""
+    """The rows of a file of some artefacts of every selected model and data set, with `chosen` values; as `require`."""
     filters = [(column, "==", value) for column, value in chosen.items()] or None
     folders = folders_of(selection, *names, discussed=discussed)
     return pd.concat([artefacts.read_rows(folder / file, filters=filters) for folder in folders], ignore_index=True)
@@ -167,9 +163,8 @@ def end_rows(selection: Selection) -> pd.DataFrame:
 
 
 def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
-    """Rows of the linear probe at the end of the vision tower before fine-tuning, test images: a classifier of which
-    nothing but the head is trained, as MedSigLIP's authors recommend. None where no recipe of the protocol is linear.
-    """
+    """Rows of the linear probe at the vision tower's end before fine-tuning, test images: a classifier with nothing but
+    the head trained, as MedSigLIP's authors recommend. None where no recipe is linear."""
     recipes = load_protocol(selection.protocol).probes
     linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
     chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}
