@@ -27,7 +27,6 @@ def hash_of(value) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -65,7 +65,6 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
 
 
 def check_sides(size: tuple[int, int], name: str) -> None:
-    """Raises InputError for an image (width and height) that models' processors refuse."""
     if max(size) > MOST_TIMES * min(size):
         found = f"{name} is {size[0]} x {size[1]} pixels, one side more than {MOST_TIMES} times the other"
         raise InputError(f"{found}, which models refuse: crop it, or leave it out (leave_out)")

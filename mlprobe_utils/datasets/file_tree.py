@@ -49,10 +49,6 @@ class FileTree:
         """Every folder that holds a file, at any depth; the root is `.`."""
         return {".", *(str(parent) for path in self._files for parent in PurePosixPath(path).parents)}
 
-    def files_in(self, folder: PurePosixPath) -> list[str]:
-        """Paths of all files below `folder`, at any depth, sorted."""
-        return [path for path in self.paths if PurePosixPath(path).is_relative_to(folder)]
-
     def read(self, path: str) -> bytes:
         """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""
         file = self._files[path]

@@ -113,7 +113,6 @@ def read_folders(images: list[str], where: str | PurePosixPath, labelled: bool =
 
 
 def check_labels(table: pd.DataFrame, declared: Collection[str]) -> None:
-    """Raises InputError for labels of images that are not declared, and for a declared one that no image has."""
     counts = table["label"].value_counts()
     if foreign := sorted({*counts.index} - {*declared}):
         found = ", ".join(f"'{label}' ({counts[label]} images)" for label in foreign)

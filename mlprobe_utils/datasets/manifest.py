@@ -100,7 +100,8 @@ def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str,
         both = " and ".join(f"'{folder}'" for folder in (release, *others))
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
     folder = release / layout.folder if layout.inner else release
-    files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
+    paths = [PurePosixPath(path) for path in tree.paths]
+    files = [str(path.relative_to(folder)) for path in paths if path.is_relative_to(folder)]
     files = [file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")]
     files, left_out = folders.without(files, card.leave_out)
     table = folders.read_folders(files, folder)

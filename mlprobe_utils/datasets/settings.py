@@ -73,7 +73,6 @@ class Release(Part):
 
     @property
     def options(self) -> list[str]:
-        """The answers a template offers, in the card's order."""
         return [c.option for c in self.classes]
 
     @property

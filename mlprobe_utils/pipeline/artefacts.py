@@ -44,10 +44,6 @@ class Artefact:
         upstream = {from_outputs(one.folder): content_hash(one.folder) for one in self.upstream}
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
 
-    def is_current(self) -> bool:
-        whole = all((one.folder / FILES).is_file() for one in self.upstream)
-        return whole and is_current(self.folder, self.made_from())
-
     def make(self, fill: Callable[[Path], None]) -> bool:
         return make(self.folder, self.made_from(), fill)
 
@@ -56,7 +52,9 @@ def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
     """Those that are not current, or made from one that is not, in the order given: upstream ones first."""
     found: dict[Path, Artefact] = {}
     for one in artefacts:
-        if any(source.folder in found for source in one.upstream) or not one.is_current():
+        follows = any(source.folder in found for source in one.upstream)
+        whole = all((source.folder / FILES).is_file() for source in one.upstream)
+        if follows or not (whole and is_current(one.folder, one.made_from())):
             found[one.folder] = one
     return [*found.values()]
 

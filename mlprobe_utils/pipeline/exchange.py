@@ -137,7 +137,6 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
 
 
 def _damage(slug: str) -> str:
-    """What is wrong with imported results, in words; empty if nothing is."""
     record = imported(slug)
     of_run = (artefacts.OUTPUTS / record["protocol"] / dataset / record["split_rule"] for dataset in record["datasets"])
     folders = [path.parent for place in of_run for path in (place / slug).rglob(MADE_FROM)]

@@ -180,7 +180,6 @@ class DamagedModel:
 
     @property
     def mode(self) -> str:
-        """The failure mode that the diagnosis should find."""
         return self.fault.expected
 
 
@@ -213,7 +212,6 @@ def phantom_twin(card: DataCard) -> DataCard:
 
 
 def check_drawable(datasets: Iterable[str]) -> None:
-    """Raises InputError for a set of real images, which names its phantom twin."""
     for card in (card for card in map(load_data_card, datasets) if not card.synthetic):
         wrong = f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
         raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")

@@ -15,17 +15,9 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
 from mlprobe_utils.datasets.settings import NOT_STATED
 from mlprobe_utils.evaluation.metrics import METRICS
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from, relative
-from mlprobe_utils.pipeline.cards import (
-    DataCard,
-    Protocol,
-    card_path,
-    load_data_card,
-    load_protocol,
-    recorded,
-    write_card,
-)
+from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
 
 UNEQUAL = 5  # times as many test images of one class as of another: accuracy is then mostly that of the largest
 # what a manifest is made from, of a data card
@@ -108,7 +100,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
 
     folder = folder.expanduser().resolve()
     slug = slug or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.stem)
-    if (path := card_path(DataCard, slug)).exists():
+    if (path := cards.card_path(DataCard, slug)).exists():
         raise InputError(f"{relative(path)} is there already: edit it, or choose another name with --slug")
     tree = FileTree(folder)
     masks = ["*_mask*"] if any("_mask" in file for file in tree.paths) else []
@@ -132,7 +124,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
     }
     text = "".join(f"# {name}: {value}\n" for name, value in found.items())
     text += yaml.safe_dump(content | ({"leave_out": masks} if masks else {}), allow_unicode=True, sort_keys=False)
-    write_card(DataCard, path, text)
+    cards.write_card(DataCard, path, text)
     return text
 
 

@@ -132,7 +132,6 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
-    """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
     of_run = model, list(run.datasets), run.protocol, run.split_rule
     own = _due(lambda: chain.from_iterable(place.of_trial(damaged) for place in places(*of_run)))
     command = ("trial", model, *_options(run), *([] if damaged else ["--undamaged"]))

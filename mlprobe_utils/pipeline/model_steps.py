@@ -15,14 +15,8 @@ from scipy.special import softmax
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
-from mlprobe_utils.evaluation.names import (
-    CONTROL_RUN,
-    CONTROL_TASK,
-    MEMORISATION,
-    RANDOM_WEIGHTS,
-    TEXT_ONLY,
-    places_of_sites,
-)
+from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
 from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
@@ -180,7 +174,7 @@ def _write_probes(work: Work, folder: Path) -> None:
 
 def features_of_sites(features: Features) -> Features:
     """Those of the sites that the diagnosis reads."""
-    places = places_of_sites({key.split("/")[0] for key in features})
+    places = names.places_of_sites({key.split("/")[0] for key in features})
     return {key: features[key] for key in map("/".join, places)}
 
 

@@ -1,17 +1,11 @@
 """Where the results of a run lie, and reading them back: an InputError names the command that makes what is missing.
 
-outputs/<protocol>/<data set>/data/                          manifest and working copies
-outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
-outputs/<protocol>/<data set>/fresh-<split>/                 phantoms that test the headlines once more
-outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
-outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
-                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /controls/, lens/, transfer/, prompts/, replication/, interventions/
-                                             tables of `scoring`
-                                             /calibration/  how severe each fault has to be
-                                             /faults/<fault>-<strength>/: the same of the damaged model, run 0
-                                             /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
-                                             /classifier-<trainable>-<run>/: the vision tower trained alone
+outputs/<protocol>/<data set>/data/, controls-<split>/, fresh-<split>/  manifest, what needs no model, fresh phantoms
+              …/<split>/features-random-<shape>/  of random weights, for all models of a shape
+              …/<split>/<model>/adapter-<run>/, features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, …
+                                classifier-<trainable>-<run>/  the vision tower trained alone
+                                calibration/, faults/<fault>-<strength>/  how severe faults are; of a damaged model
+                                vision_tower/<frozen>/, order/<order>/  the same of a variant (`variants`)
 """
 
 import itertools
