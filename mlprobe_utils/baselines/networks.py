@@ -174,8 +174,7 @@ class Fusion(nn.Module):
 class ConvSdMLPMixer(nn.Module):
     """Conv-SdMLPMixer (Ren et al. 2025): a CNN whose stages double the `width`, with MLPs over rows, columns and
     channels between the second and third: over patches of several sizes that share, as in the authors' code, the upper
-    right corner, added up from the smallest on. That code reshapes MLP outputs so that places and channels mix; here
-    they go back to their places."""
+    right corner, added up from the smallest on. Unlike there, outputs go back to where they came from."""
 
     PATCHES = (4 / 28, 8 / 28, 16 / 28, 24 / 28, 1.0)  # sides of the patches as shares of the map's, 28 at 224 pixels
     STAGES_BEFORE = 2  # the MLPs

@@ -85,8 +85,7 @@ def verify() -> None:
 
 
 def graph(run: Run, laboratory: bool = False) -> list[Job]:
-    """The jobs of `make book` or `make laboratory`, upstream first. InputError for an invalid card or a missing
-    package."""
+    """The jobs of `make book` or `make laboratory`, upstream first. InputError for a bad card or a missing package."""
     if laboratory:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
@@ -219,8 +218,7 @@ def contents(run: Run) -> dict:
 
 
 def build(sources: Path) -> files.Inventory:
-    """Builds the HTML, puts it in place, and returns its files. InputError, with Sphinx's messages, if there are
-    any."""
+    """Builds the HTML, puts it in place, and returns its files. InputError, with Sphinx's messages, where it warns."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
     record = read_record(artefacts.OUTPUTS / RECORD)
     if damage(output, record and record["files"]):

@@ -24,8 +24,7 @@ OF_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # tags of th
 
 def sync_notebooks(keep: Collection[Path] = ()) -> None:
     """Makes each script and its notebook the same: the one that was changed, or is named in `keep`, updates the other.
-    Raises InputError, after all others are synced, for pairs of which both may be changed and notebooks that cannot be
-    read."""
+    Raises InputError, after the others are synced, where both may be changed or a notebook cannot be read."""
     problems = []
     for name in book_pages.notebooks():
         try:

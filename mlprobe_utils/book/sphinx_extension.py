@@ -65,8 +65,7 @@ def keep_definitions(app, doctree: nodes.document) -> None:
 
 
 def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
-    """Gives references to glossary terms their definition, for a script to show; lets the keyboard reach the boxes
-    that wide tables scroll in; makes a bibliography a list of list items."""
+    """Gives terms their definition, for a script to show, wide tables the keyboard, and a bibliography list items."""
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'

@@ -107,8 +107,8 @@ def inventory(folder: Path, *paths: Path) -> Inventory:
 
 
 def damage(folder: Path, files: Inventory | None, every_byte: bool = False) -> str:
-    """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where
-    the time is another, which is noted in `files`, or if `every_byte`."""
+    """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where the
+    time is another, which is noted in `files`, or if `every_byte`."""
     if files is None:
         return "its list of files is not there, or not as it was written"
     for name, (size, time, content) in files.items():

@@ -80,9 +80,8 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
 
 
 def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Rows of the test images (schema `rows.SCHEMA`) for each of WITHOUT_MODEL, fitted on all other images: the
-    majority class, or a logistic regression on pixel mode, format and extension; this and the logarithms of width,
-    height (of the stored image) and bytes; `pixel_statistics`."""
+    """Rows of the test images for each of WITHOUT_MODEL, fitted on all others: the majority class, or a logistic
+    regression on pixel mode, format, extension; on this and the logarithms of size and bytes; on statistics."""
     manifest, options = image_set.manifest, image_set.card.options
     tested = image_set.rows_of(split_rule, "test").index
     fitted = manifest.index.difference(tested)
@@ -141,8 +140,7 @@ def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """The square root of histograms of oriented gradients (Dalal and Triggs 2005) of the smoothed images, normalised
-    over the image: float [images, DIRECTIONS x CELLS x CELLS]."""
+    """Square roots of histograms of oriented gradients (Dalal and Triggs 2005): float [images, DIRECTIONS x CELLS²]."""
     vertical, horizontal = np.gradient(gaussian_filter(images, (0, EDGES, EDGES)), axis=(1, 2))
     angle = np.mod(np.arctan2(vertical, horizontal), np.pi)
     direction = np.minimum((angle / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)

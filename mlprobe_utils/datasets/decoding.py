@@ -28,8 +28,7 @@ MEND = f"download it again, or {SAVE}"
 
 def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
     """What the manifest records of an image file, its thumbnail (grey, uint8 [side, side]) and its working copy (RGB,
-    uint8 [height, width, 3]). Thumbnail and perceptual hash are of the unreduced picture: duplicates do not depend on
-    the protocol. InputError as `open_image` and `read_rgb`."""
+    uint8 [height, width, 3]). Thumbnail and perceptual hash are of the unreduced picture, whatever the protocol."""
     image = open_image(data, name, settings.decode_limit, frame)
     facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
     facts |= {"frames": getattr(image, "n_frames", 1), "burned_in": image.info.get("burned_in")}
@@ -79,8 +78,7 @@ def read_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _decoding(name: str, words: str) -> Iterator[None]:
-    """Whatever a decoder raises, and a wrong byte may lead to any error, becomes an InputError; warnings are
-    dropped."""
+    """Whatever a decoder raises (a wrong byte may lead anywhere) becomes an InputError; warnings are dropped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -31,8 +31,7 @@ class _File:
 
 class FileTree:
     """All files below `root`, a folder or a zip, by posix paths relative to it; hidden and system files are left out.
-    InputError where there is no `root`, and on first use for a link out of it or to a folder, a damaged, encrypted or
-    unsafe zip, a file that lies there twice with different sizes."""
+    On first use InputError for links out of it or to folders, unreadable or unsafe zips, two files at one path."""
 
     def __init__(self, root: Path):
         self.root = Path(root)

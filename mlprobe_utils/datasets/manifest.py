@@ -79,8 +79,7 @@ def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, 
 def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
     """Lists the images of the card's release, sorted: of the shallowest folder of the right name. One row an image:
     image (its path from there, posix), path (in the tree), label, official_split (train, val, test or null), patient
-    (or null); and how many files patterns left out. Raises InputError where the release is not found or lies there
-    twice, and for folders, files or metadata that do not fit it."""
+    (or null); and how many files patterns left out. InputError for what is missing, there twice, or does not fit."""
     layout, found = LAYOUTS[card.layout], []
     classes = {layout.classes.format(c.name): c.name for c in card.classes}
     inside = {*(layout.splits or classes)}

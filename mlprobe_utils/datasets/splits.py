@@ -19,8 +19,8 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd
     them. `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component
     (images linked by duplicate group or patient) of two labels is unused, and none crosses a split: train images linked
     to an official test set are unused, a drawn one takes whole components. The official validation set is unused;
-    validation is drawn out of train by whole components, stratified by label. Of a folder `paper` is `complete_splits`,
-    `clean` the same without links. InputError for a class with too few images."""
+    validation is drawn out of train by components, by label. Of a folder `paper` is `complete_splits`, `clean` that
+    unlinked."""
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)
@@ -112,8 +112,8 @@ def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Re
 def held_out(
     component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, split: str, where: str = ""
 ) -> np.ndarray:
-    """Which train images go to another split: about a fraction, whole components, stratified by label; all bool or int
-    [images]. Raises InputError for a class of too few independent images."""
+    """Which train images go to another split: about a fraction, whole components, stratified by label. All arrays are
+    [images], `train` and the result bool. InputError for a class of too few independent images."""
     share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
     folds = max(2, share.denominator)
     for name in sorted(set(label)):

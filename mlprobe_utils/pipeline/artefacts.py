@@ -1,6 +1,5 @@
-"""Artefacts: folders that appear whole or not at all, and know what they were made from. `made_from.json` holds all
-that the files depend on, `files.json` size, time and SHA-256 of each, so that a damaged one is found and made again;
-`provenance.json` is recorded, never compared."""
+"""Artefacts: folders that appear whole or not at all, and hold what they were made from (`made_from.json`), and size,
+time and SHA-256 of their files (`files.json`), so that a damaged one is found and made again."""
 
 import contextlib
 import functools
@@ -183,8 +182,7 @@ def peak_of(processes: int) -> float:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as READ. InputError, naming `made_by`, if it is not there, or
-    damaged."""
+    """What an artefact was made from; it counts as READ. InputError, naming `made_by`, if it is missing or damaged."""
     wrong = damage_of(folder) if folder.is_dir() else ""
     if wrong or (record := _record(folder)) is None:
         state = f"is damaged ({wrong})" if wrong else "is not there"

@@ -1,6 +1,5 @@
-"""A model's results as one file, without images and weights, so that they stand beside others' on every page. In
-`outputs/imported/`, `<slug>.yml` is the card of a model whose results came as a file, `<slug>.json` the file's
-record."""
+"""A model's results as one file, without images and weights, so that they stand beside others' on every page. Of what
+is imported, `outputs/imported/` has the model's card, `<slug>.yml`, and the file's record, `<slug>.json`."""
 
 import io
 import json

@@ -94,8 +94,7 @@ def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
 
 
 def propose_card(folder: Path, slug: str | None) -> str:
-    """Writes data/datasets/SLUG.yml (None: the folder's name) for a folder of images; returns its text. Never over
-    another."""
+    """Writes data/datasets/SLUG.yml (None: the folder's name) for a folder of images, if there is none; its text."""
     from mlprobe_utils.datasets.folders import list_images  # which imports what no page needs
 
     folder = folder.expanduser().resolve()

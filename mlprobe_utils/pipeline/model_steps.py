@@ -1,6 +1,5 @@
 """The work for one model on all its data sets, in one process: its pipeline, and what discussions need beyond that.
-Steps skip artefacts that are current. Several processes share what the model computes; the main one alone fits
-probes."""
+Steps skip what is current. Several processes share what the model computes; the main one fits probes."""
 
 import itertools
 from collections.abc import Mapping

@@ -71,8 +71,7 @@ def states_of(protocol: Protocol, variant: Variant | None = None, damaged: bool 
 
 @dataclass(frozen=True)
 class Selection:
-    """Models and data sets by slug, under one protocol and split rule, perhaps of a variant;
-    `<healthy>+<fault>-<strength>` is a damaged model."""
+    """Models (`<healthy>+<fault>-<strength>`: a damaged one) and data sets under one protocol and split rule."""
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]

@@ -1,5 +1,4 @@
-"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there, in
-one process, or with the same result in several (DDP, FSDP)."""
+"""Training on (image, answer) pairs by Trainer, with the same result in one process or several (DDP, FSDP)."""
 
 import itertools
 import shutil
@@ -115,8 +114,7 @@ class OneDevice(TrainingArguments):
 
 
 class AnswerTrainer(Trainer):
-    """The loss is the mean over the answers' tokens of a step in all processes; tasks override `encoded`,
-    `losses_of`."""
+    """The loss is the mean over the answers' tokens of a step; other tasks override `encoded` and `losses_of`."""
 
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
 
@@ -185,8 +183,7 @@ def train(
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
     """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints`. Returns the learning curve:
     epoch, training_loss, validation_loss (nats per answer token; nan without validation images); and the weights, under
-    FSDP whole in the main process. InputError, with `name`, where the batch cannot be shared, or weights are not
-    finite."""
+    FSDP whole in the main process. InputError, with `name`, for a batch that cannot be shared, or nan."""
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
         return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}
