@@ -65,7 +65,7 @@ def keep_definitions(app, doctree: nodes.document) -> None:
 
 
 def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
-    """Gives terms their definition, for a script to show, wide tables the keyboard, and a bibliography list items."""
+    """Gives terms their definitions, for a script to show, tables to the keyboard, and a bibliography list items."""
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'

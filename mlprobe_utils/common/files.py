@@ -99,7 +99,7 @@ def inventory(folder: Path, *paths: Path) -> Inventory:
     found, mask = {}, os.umask(0o022)
     os.umask(mask)
     for path in sorted(path for path in paths or folder.rglob("*") if path.is_file() and path.name != FILES):
-        path.chmod(0o666 & ~mask)
+        path.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
         sync(path)
         status = path.stat()
         found[os.path.relpath(path, folder)] = [status.st_size, status.st_mtime_ns, file_hash(path)]

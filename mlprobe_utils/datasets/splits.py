@@ -19,8 +19,7 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd
     them. `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component
     (images linked by duplicate group or patient) of two labels is unused, and none crosses a split: train images linked
     to an official test set are unused, a drawn one takes whole components. The official validation set is unused;
-    validation is drawn out of train by components, by label. Of a folder `paper` is `complete_splits`, `clean` that
-    unlinked."""
+    validation is drawn out of train by components, by label. Of a folder `paper` is `complete_splits`."""
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)

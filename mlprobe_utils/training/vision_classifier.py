@@ -55,7 +55,7 @@ def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
 
 
 class VisionClassifier(nn.Module):
-    """Logits, float32 [images, classes]. It has the trained parameters alone, so that checkpoints hold no LLM."""
+    """Logits, float32 [images, classes]. It has the trained parameters alone: for checkpoints, and DDP's gradients."""
 
     def __init__(self, loaded: LoadedModel, trained: Sequence[nn.Parameter], width: int, classes: int):
         super().__init__()
