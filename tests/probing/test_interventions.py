@@ -279,9 +279,9 @@ def test_replayed_passes_equal_whole_ones_whatever_is_computed_first(tiny, pair,
     with intervene(tiny, [Steer("V.00", noise(32)), Steer("L.00", noise(32), tokens="text"), KnockOut("L.01")]):
         with recorded(tiny) as kept:
             intact = logits(tiny, pair[0])
-        for point in [*WIDTHS[family], ANSWER]:
+        for point in [*WIDTHS[family], "V.01/heads", "L.01/heads", ANSWER]:
             whole = logits(tiny, pair[0], Turn(point))
-            with replayed(tiny, kept, point):
+            with replayed(tiny, kept, point.removesuffix("/heads")):
                 assert torch.equal(logits(tiny, pair[0], Turn(point)), whole)
             assert not torch.allclose(whole, intact, atol=0.01)
         with replayed(tiny, kept, "L.02"):  # nothing before is computed
