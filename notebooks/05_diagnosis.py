@@ -253,6 +253,40 @@ glue("modes_seen", judged.query("detected == 'yes'")["planted"].nunique())
 # the cases in which the main mode is not the planted one, and *none* those in which nothing is named: a weak fault loses
 # about as much as the intervals are wide.
 
+# %% [markdown] tags=["needs-interventions"]
+# ## Where a read-out gap lies
+#
+# A read-out gap has no place: probes are fitted anew behind whatever caused it. An {term}`intervention` can tell more:
+# blocks that do harm are left out, and the output layer ranks the options itself ([chapter 13](13_is_it_used)). Of the
+# states that went through interventions:
+
+# %%
+from mlprobe_utils.analysis import interventions
+
+edited = chapter.edited()
+states = results.intervention_rows(edited.selection)
+shares = laboratory.shares(results.families(edited.selection))
+
+# %%
+from mlprobe_utils.analysis.diagnosis_tables import of_edited
+
+given = edited.selection, edited.healthy, edited.image_sets
+probed_there = results.end_rows(edited.selection)
+judged_there = of_edited(*given)
+placed = interventions.placed(states, probed_there, judged_there, shares)
+show(edited.named(placed.drop(columns="by twin")))
+
+# %% tags=["hide-input"]
+glue("placed", int(placed["place"].notna().sum()))
+glue("edited", len(placed))
+
+# %% [markdown]
+# Something is named in {glue:text}`placed` of {glue:text}`edited` states, and placed by what its blocks do. *Missing* is
+# what can be decoded somewhere and is not answered, in points. In the laboratory:
+
+# %% tags=["hide-input"]
+note(laboratory.placement_words())
+
 # %% [markdown]
 # ## Fixed probe, retrained probe
 #

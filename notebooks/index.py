@@ -151,7 +151,7 @@ for fault, held in headlines.once_more(*of_strongest):
 # ## What next
 #
 # ::::{container} doors
-# - [**Read**](00_by_hand) thirteen chapters, about four hours
+# - [**Read**](00_by_hand) fourteen chapters, about four and a half hours
 # - [**Rerun**](rerun) any page on your model and images
 # - [**Teach**](teach) with a plan and questions to ask
 # ::::

@@ -58,6 +58,13 @@ def diagnoses(
     return pd.concat(map(diagnosis.verdicts, tables)).sort_index()
 
 
+def of_edited(edited: Selection, healthy: Selection, image_sets: Mapping[str, ImageSet]) -> pd.DataFrame:
+    """`diagnoses` of the fine-tuned states whose states are edited, healthy and damaged, for RECIPE."""
+    probed = results.end_rows(edited)
+    rows = probed[probed["stage"] == "finetuned"], results.prediction_rows(edited), results.reference_rows(healthy)
+    return diagnoses(*rows, image_sets, edited.split_rule, usual_losses(edited), [RECIPE])
+
+
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
     """The rows of test images of each STATE, maybe none; after fine-tuning those of DIAGNOSED_RUN."""
     diagnosed = rows[(rows["split"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 NOTEBOOKS = ROOT / "notebooks"
 BASELINES = "06_baselines"
+USED = "13_is_it_used"
 OF_A_MODEL = "model"  # the notebook of models' pages
-DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", OF_A_MODEL)
+DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", USED, OF_A_MODEL)
 NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
@@ -56,7 +57,9 @@ def book_pages(run: Run) -> list[Page]:
         "04_feature_health": [*table1, *laboratory],
         BASELINES: [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)],
         "08_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussed],
+        "05_diagnosis": [*laboratory, *discussed],
         "09_comprehension_utilization": discussed,
+        USED: [*laboratory, *discussed],
         "10_comparisons": table1,
         "models": [*cards, PUBLISHED / "table_s1.csv"],
     }

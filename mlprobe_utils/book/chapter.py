@@ -25,7 +25,7 @@ from mlprobe_utils.pipeline.configuration import Run, configure
 from mlprobe_utils.pipeline.fault_card import DamagedModel, book_faults, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.images import ImageSet, load_image_set, main_metric
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.results import FAULTS, Selection
+from mlprobe_utils.pipeline.results import FAULTS, INTERVENTIONS, Selection
 from mlprobe_utils.pipeline.variants import discussed_on, load_discussion, taking_part
 from mlprobe_utils.plots import drawing
 from mlprobe_utils.plots.figures import in_words, table_html
@@ -142,6 +142,17 @@ class Chapter:
         prepare(run, [card])
         datasets = tuple(discussed_on(card, self.datasets))
         return replace(self, run=run, selection=replace(self.selection, models=models, datasets=datasets))
+
+    def edited(self) -> "Chapter":
+        """The chapter narrowed to the models whose states are edited: those of the discussion INTERVENTIONS, and the
+        damaged copies of them that data/book.yml names, if these are of the same data set; as `discussion`."""
+        own = self.discussion(INTERVENTIONS)
+        planted = tuple(one for one in damaged_models(own.models) if one.is_edited)
+        if not planted or damaged_selection(own.selection).datasets != own.selection.datasets:
+            return own
+        prepare(replace(own.run, models=(planted[0].model,)), faults=True)
+        models = (*own.selection.models, *(one.slug for one in planted))
+        return replace(own, selection=replace(own.selection, models=models), planted=planted)
 
     def provenance(self, name: str) -> HTML:
         """A folded box that says how the page `name` was made, from what, and how to make it again."""

@@ -24,7 +24,7 @@ from mlprobe_utils.evaluation.rows import MAIN_PROBE
 from mlprobe_utils.models.settings import Checkpoint
 from mlprobe_utils.pipeline import artefacts
 from mlprobe_utils.pipeline.artefacts import ROOT, Artefact, relative
-from mlprobe_utils.probing.settings import Extraction, Probe
+from mlprobe_utils.probing.settings import Extraction, Interventions, Probe
 from mlprobe_utils.training.settings import Answering, FineTuning, VisionTraining
 
 CARDS = Path(os.environ.get("MLPROBE_CARDS", ROOT / "data"))
@@ -157,6 +157,7 @@ class Protocol(Card):
     probe: Probe
     probe_seeds: int = Field(ge=5, description="of the main recipe, in states of `places.SEEDED`: fewer show no spread")
     probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
+    interventions: Interventions
     baselines: Baselines
     health: Health
 

@@ -21,6 +21,7 @@ class PlantedFaults(Part):
     faults: list[Words] = Field(min_length=1, description="slugs of fault cards")
     model: Words = Field(description="slug of a model card; a run without it shows no planted faults")
     dataset: Words = Field(description="slug of a phantom set; of a run without it, the first one is taken")
+    edited: list[Words] = Field([], description="slugs of faults whose strongest go through interventions, too")
     strengths: dict[Words, PercentagePoints] = Field(min_length=1, description="in a word -> to be lost at the damage")
 
 

@@ -23,7 +23,7 @@ WITH_DEPTH = ("V", "L")  # the connector is damaged where it ends
 OF_STATES = tuple(MODULES)
 FOLDER, CASES, ROWS = "trial", "cases.parquet", "rows.parquet"  # what a trial leaves of a model on a data set
 DIAGNOSIS, FILES = "diagnosis", ("laboratory.csv", "laboratory.yml")  # of all trials judged: cases, run
-STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases")  # of a trial
+STEPS = ("fine-tuning", "answers", "features", "controls of the images", "cases", "interventions")  # of a trial
 
 
 class Kind(NamedTuple):
@@ -127,12 +127,14 @@ load_trial = partial(load_card, Trial, "planted-faults")
 
 def strengths(model: str, dataset: str, trial: bool) -> list[tuple[Fault, float]]:
     """The faults and how much each is to cost (pp): those of the book at each strength, or what the trial draws for a
-    model and a phantom set, by their places in data/book.yml and among all of these."""
-    book, known = load_book(), [slug for slug in slugs(DataCard) if load_data_card(slug).synthetic]
+    model and a phantom set, by their places in data/book.yml and among those of the releases' layouts: another phantom
+    set changes no draw."""
+    book, sets = load_book(), [load_data_card(slug) for slug in slugs(DataCard)]
+    known = [card.slug for card in sets if card.synthetic and card.layout != "folder"]
     if not trial:
         return [(fault, points) for fault in book_faults() for points in book.planted_faults.strengths.values()]
     place = book.all.index(model) if model in book.all else len(book.all)
-    return load_trial().drawn(place, known.index(dataset), len(known))
+    return load_trial().drawn(place, known.index(dataset) if dataset in known else 0, len(known))
 
 
 def book_faults() -> list[Fault]:
@@ -173,6 +175,11 @@ class DamagedModel:
     @property
     def is_strongest(self) -> bool:
         return self.points_lost == max(load_book().planted_faults.strengths.values())
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether its states are edited (`synthetic.editing`)."""
+        return self.is_strongest and self.fault.slug in load_book().planted_faults.edited
 
     @property
     def mode(self) -> str:

@@ -2,7 +2,8 @@
 table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
 run, in outputs/diagnosis/, takes their place. What undamaged models lose is measured on its undamaged cases."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
+from mlprobe_utils.evaluation import used
 from mlprobe_utils.evaluation.diagnosis import (
     MODES,
     NAMES,
@@ -27,6 +29,8 @@ from mlprobe_utils.evaluation.diagnosis import (
     usual,
 )
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
+from mlprobe_utils.evaluation.used import CONNECTOR, INCONCLUSIVE
+from mlprobe_utils.evaluation.used import PARTS as PARTS_OF_MODELS
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
 from mlprobe_utils.pipeline.fault_card import DIAGNOSIS, FILES, all_faults, load_trial
@@ -54,6 +58,11 @@ ENDS = ("_lost", "_low", "_high")
 MEASURES = ["lost", "lost_low", "lost_high", *(f"{name}{end}" for name in ("answer", "oracle") for end in ENDS)]
 MEASURED = [*PLANTED, "point", "images", *BOTH, *MEASURES]
 PLACED = ["model", "dataset", "family", "run", "collapsed", *PLANTED, "mode"]
+HELPED = tuple(part for part in PARTS_OF_MODELS if part != CONNECTOR)  # which can be left out
+EDITED = [*(f"{column}: {part}" for part in HELPED for column in ("change", "high", "p")), "decodable", "answered"]
+EDITED += ["by twin", "part"]
+SHARES = [n / 20 for n in range(2, 19)]  # of what is missing, tried
+MOST_MISPLACED = 10.0  # percent of the cases that a share is set on
 LOST = [*MEASURES, *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
 
@@ -103,6 +112,57 @@ class Laboratory:
         """Family -> statement -> what undamaged cases of other families lose."""
         return by_family(self.cases, families)
 
+    @cached_property
+    def _places(self) -> pd.DataFrame:
+        """Where interventions place each case that has one, without a twin, by each of SHARES."""
+        return pd.DataFrame({share: self.cases.apply(_placed, axis=1, share=share) for share in SHARES})
+
+    def share(self, family: str, kind: str | None = None) -> float:
+        """The share of what is missing that a block has to explain, set on kept-but-unusable faults of other families,
+        and of other kinds than `kind`: with it the most are placed right, of those that misplace few."""
+        cases = self.cases
+        used_for = _unusable(cases) & (cases["family"] != family) & (cases["kind"] != kind)
+        own, truth = self._places[used_for], cases.loc[used_for, "part"]
+        right = own.eq(truth, axis=0).mean()
+        wrong = 100 * (own.isin(PARTS_OF_MODELS) & own.ne(truth, axis=0)).mean()
+        few = wrong[wrong <= max(MOST_MISPLACED, wrong.min())].index
+        return float(right[few].idxmax())
+
+    def shares(self, families: Mapping[str, str]) -> dict[str, float]:
+        """Model -> `share` of its family, where `families` are model -> family."""
+        return {model: self.share(family) for model, family in families.items()}
+
+    def placements(self, twin: bool = False, destroys: bool = False) -> pd.DataFrame:
+        """Cases of LEAST_LOST points or more, by where the fault is (rows) and where interventions place it (columns);
+        without a twin by a share that was set on other families and kinds of fault."""
+        own = self._judged(twin, destroys)
+        columns = [*PARTS_OF_MODELS, INCONCLUSIVE, *([] if twin else [NOTHING])]
+        counts = pd.crosstab(own["part"], own["placed"])
+        counts = counts.reindex(index=PARTS_OF_MODELS, columns=columns, fill_value=0)
+        return counts.rename_axis(index="planted in", columns=None).reset_index()
+
+    def placement_words(self) -> str:
+        """How often interventions place faults right, in sentences."""
+        sentences = []
+        for twin, destroys in itertools.product((False, True), (False, True)):
+            own, how = self._judged(twin, destroys), "with a twin" if twin else "without a twin"
+            sort = "destroyed" if destroys else "made unusable"
+            right, anywhere = own["placed"] == own["part"], own["placed"].isin(PARTS_OF_MODELS)
+            counted = {"right place": right, "wrong place": anywhere & ~right, "no place": ~anywhere}
+            said = [_counted(name, int(hit.sum()), len(own)) for name, hit in counted.items()]
+            sentences.append(f"{sort}, {LEAST_LOST:g} points or more, {how}: {', '.join(said)}")
+        return f"Of cases in the laboratory run of {self.run.date}: {'; '.join(sentences)}."
+
+    def _judged(self, twin: bool, destroys: bool) -> pd.DataFrame:
+        """The cases of `placements`, with `placed`. Where the diagnosis names nothing, nothing is placed."""
+        own = self.cases[_strong_enough(self.cases) & (self.cases["destroys"].astype("boolean") == destroys)]
+        if twin:
+            return own.assign(placed=own["by twin"])
+        folds = {fold: self.share(*fold) for fold in {*zip(own["family"], own["kind"], strict=True)}}
+        shares = [folds[fold] for fold in zip(own["family"], own["kind"], strict=True)]
+        placed = [self._places.at[case, share] for case, share in zip(own.index, shares, strict=True)]
+        return own.assign(placed=pd.Series(placed, own.index).where(own["diagnosed"].notna(), NOTHING))
+
     def words(self) -> str:
         """How often the diagnosis is right, in sentences."""
         cases, damaged = self.cases, int(self.cases["module"].notna().sum())
@@ -111,6 +171,38 @@ class Laboratory:
         words = "{0.what}, {0.counted} of {0.cases} ({0.share:.0f} %, exact 95 % interval {0.low:.0f} to {0.high:.0f})"
         text += "; ".join(map(words.format, self.rates[self.rates["of"] == "all"].itertuples()))
         return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
+
+
+def edited(rows: pd.DataFrame, probed: pd.DataFrame, point: str | None) -> dict[str, object]:
+    """What edits do to one case, of the rows of its sweep and probes, as columns of a table of cases: EDITED. `point`:
+    where its fault is, or null."""
+    found = used.by_part(used.gains(rows)).set_index("part")
+    columns = {f"{column}: {part}": found.at[part, column] for part in HELPED for column in ("change", "high", "p")}
+    layers = 1 + max(int(name[2:]) for name in rows["point"] if name.startswith("L."))
+    twin = used.place_by_twin(rows) if (rows["edit"] == used.TWIN).any() else None
+    columns |= {"decodable": used.decodable(probed), "answered": used.answered(rows), "by twin": twin}
+    return columns | {"part": None if pd.isna(point) else used.part_of(point, layers)}
+
+
+def _placed(case: pd.Series, share: float) -> str:
+    parts = [
+        {column: case[f"{column}: {part}"] for column in ("change", "high", "p")} | {"part": part, "point": part}
+        for part in HELPED
+    ]
+    return used.place(parts, case["decodable"] - case["answered"], share)[0]
+
+
+def _strong_enough(cases: pd.DataFrame) -> pd.Series:
+    return cases["module"].notna() & (cases["lost"] >= LEAST_LOST)
+
+
+def _unusable(cases: pd.DataFrame) -> pd.Series:
+    return _strong_enough(cases) & ~cases["destroys"].fillna(False).astype(bool)
+
+
+def _counted(name: str, hit: int, of: int) -> str:
+    low, high = exact_interval(hit, of)
+    return f"{name} {hit} of {of} ({100 * hit / of:.0f} %, exact 95 % interval {low:.0f} to {high:.0f})"
 
 
 def flat(lost: pd.DataFrame) -> dict[str, float]:
@@ -151,7 +243,7 @@ def read() -> Laboratory:
     if card.table and card.table != file_hash(cases):
         raise InputError(f"{artefacts.relative(cases)} is not as it was written: {mend}")
     table = pd.read_csv(cases)
-    if missing := [column for column in (*PLACED, *LOST) if column not in table]:
+    if missing := [column for column in (*PLACED, *LOST, *EDITED) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
     return Laboratory(card, judged(table, load_trial().least_loss))
 
@@ -159,7 +251,8 @@ def read() -> Laboratory:
 def write(cases: pd.DataFrame, date: str, commit: str, command: str) -> None:
     """Writes a table of cases, losses to 0.01 pp, and what it was run with to outputs/diagnosis/."""
     folder = artefacts.OUTPUTS / DIAGNOSIS
-    table = cases[[*PLACED, *LOST]].round(dict.fromkeys(LOST, 2) | {"severity": 6})
+    shown = {name: 2 for name in (*LOST, *EDITED) if not name.startswith(("p: ", "by twin", "part"))}
+    table = cases[[*PLACED, *LOST, *EDITED]].round(shown | {"severity": 6})
     atomic_write(folder / FILES[0], table.to_csv(index=False))
     run = {"date": date, "commit": commit, "command": command, "cards": cards_hash()}
     run["table"] = file_hash(folder / FILES[0])

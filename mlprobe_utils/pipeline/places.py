@@ -20,7 +20,7 @@ from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.fault_card import FOLDER, DamagedModel, damaged_models, load_trial, strengths
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.results import DAMAGED_RUN, Variant, state_name, states_of
-from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, classifier_name, variants
+from mlprobe_utils.pipeline.variants import STATES, TRAINABLE, Discussion, classifier_name, variants
 from mlprobe_utils.probing.settings import Probe
 from mlprobe_utils.training.settings import Answering
 
@@ -149,6 +149,19 @@ class Place:
         recipe = {"seeds": self.protocol.probe_seeds, "damaged": damaged}
         return self._made(FOLDER, "trial", upstream=upstream, recipe=recipe | self._probe_and_answer())
 
+    def interventions(self) -> Artefact:
+        """What the model makes of pairs of images while its states are edited."""
+        upstream = (*self._weights(DAMAGED_RUN), self.features(DAMAGED_RUN))
+        return self._made(results.INTERVENTIONS, "interventions", DAMAGED_RUN, upstream, recipe=self._edited())
+
+    def drawn_interventions(self, damaged: bool) -> Artefact:
+        """The same of the laboratory's cases."""
+        upstream = [*map(self.adapter, self.runs()), *([self.calibration(trial=True)] if damaged else [])]
+        return self._made(results.INTERVENTIONS_DRAWN, "interventions", upstream=upstream, recipe=self._edited())
+
+    def _edited(self) -> dict:
+        return recorded(self.protocol.interventions) | {"phantom": self.image_set.card.recipe}
+
     def damaged(self) -> list[Self]:
         faults = self.folder / results.FAULTS
         return [replace(self, folder=faults / one.folder, planted=one) for one in damaged_models([self.card.slug])]
@@ -165,6 +178,8 @@ class Place:
         if discussion.varies == "training":
             runs = range(self.protocol.vision_training.runs)
             yield from (self.classifier(trainable, run) for trainable in TRAINABLE for run in runs)
+        if discussion.varies == STATES:
+            yield self.interventions()
         for one in (self.of_variant(own) for own in variants(discussion.varies, self.protocol)):
             yield from (*map(one.adapter, one.runs()), *map(one.predictions, one.states()))
             if one.variant.setting == results.ORDER:
@@ -176,11 +191,13 @@ class Place:
         for one in self.damaged():
             yield from (one.predictions(DAMAGED_RUN), one.features(DAMAGED_RUN), one.probes())
             yield from [one.replication()] if one.planted.is_strongest else []
+            yield from [one.interventions()] if one.planted.is_edited else []
 
     def of_trial(self, damaged: bool) -> Iterator[Artefact]:
         yield from (self.image_controls(), *map(self.adapter, self.runs()))
         yield from (*map(self.predictions, self.states()), *map(self.features, self.states()))
         yield from (*([self.calibration(trial=True)] if damaged else []), self.trial(damaged))
+        yield self.drawn_interventions(damaged)
 
     def _probe_and_answer(self) -> dict:
         return {"probe": recorded(self.protocol.probe), "max_new_tokens": self.answering.max_new_tokens}

@@ -6,7 +6,8 @@ outputs/<protocol>/<data set>/fresh-<split>/                 phantoms that test 
 outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
 outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
                                              /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /controls/, lens/, transfer/, prompts/, replication/, tables of `scoring`
+                                             /controls/, lens/, transfer/, prompts/, replication/, interventions/
+                                             tables of `scoring`
                                              /calibration/  how severe each fault has to be
                                              /faults/<fault>-<strength>/: the same of the damaged model, run 0
                                              /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
@@ -43,6 +44,8 @@ PROMPT = "prompt.txt"  # beside the features: the question exactly as the model 
 CONTROLS = "controls"
 SIZES = "adapter_sizes.json"
 LENS, TRANSFER, PROMPTS, FRESH, REPLICATION = "lens", "transfer", "prompts", "fresh", "replication"
+INTERVENTIONS, INTERVENTION_ROWS = "interventions", "interventions.parquet"
+INTERVENTIONS_DRAWN = f"{INTERVENTIONS}-drawn"  # of the laboratory's cases
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"
@@ -146,6 +149,8 @@ prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")  # of CON
 lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
 # of probes fitted at one LLM point (`probe`) and applied at another, test images
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
+# answers to pairs of images while states are edited (`sweeps.sweep`), of the states whose interventions were made
+intervention_rows = partial(gather, names=[INTERVENTIONS], file=INTERVENTION_ROWS, discussed=True)
 # of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN
 seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 

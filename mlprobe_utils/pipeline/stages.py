@@ -30,7 +30,7 @@ STAGES = {
     "predictions": Stage(3, ("training.prediction", "pipeline.model_steps")),
     "prompts": Stage(1, ("training.prediction", "pipeline.model_steps")),
     "features": Stage(3, ("probing.extraction", "pipeline.model_steps")),
-    "logit lens": Stage(2, ("probing.logit_lens", "pipeline.model_steps")),
+    "logit lens": Stage(3, ("probing.logit_lens", "pipeline.model_steps")),
     "probes": Stage(3, ("probing.probes", "pipeline.model_steps")),
     "layer transfer": Stage(2, ("probing.probes", "pipeline.model_steps")),
     "controls": Stage(3, ("pipeline.model_steps",)),
@@ -39,4 +39,5 @@ STAGES = {
     "calibration": Stage(3, ("synthetic.faults.calibration",)),
     "replication": Stage(1, ("synthetic.faults.planting",)),
     "trial": Stage(3, ("synthetic.faults.planting",)),
+    "interventions": Stage(2, ("synthetic.editing",)),
 }

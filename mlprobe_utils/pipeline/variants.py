@@ -15,6 +15,7 @@ from mlprobe_utils.pipeline.cards import Card, DataCard, ModelCard, Protocol, lo
 from mlprobe_utils.pipeline.results import ORDER, VISION_TOWER, Selection, Variant
 
 SETTINGS = {ORDER: tuple(ORDERS), VISION_TOWER: ("lora", "frozen")}  # setting -> the values it can have
+STATES = "states"  # what a discussion varies by interventions
 TRAINABLE = ("all", "lora")  # what is trained of a vision tower alone: all of its weights, or LoRA
 
 
@@ -23,8 +24,8 @@ class Discussion(Card):
 
     folder, in_words = "discussions", "discussion"
     title: Words
-    # whether the vision tower is adapted, what it is trained by, or the order of image and question
-    varies: Literal["vision_tower", "training", "order"]
+    # whether the vision tower is adapted, what it is trained by, the order of image and question, or states
+    varies: Literal["vision_tower", "training", "order", "states"]
     models: list[Words] = Field(min_length=1, description="slugs of model cards; a miniature stands for its original")
     datasets: list[Words] | None = Field(None, min_length=1, description="slugs; phantoms stand for theirs. None: all")
 

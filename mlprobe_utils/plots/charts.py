@@ -198,6 +198,15 @@ def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
 
 
+def edit_curves(curves: pd.DataFrame, names: Mapping[str, str], vertical: str, title: str) -> Figure:
+    """What an edit at each point does, a line an edit, with 95 % intervals; one row a data set, one column a model. Of
+    `interventions.curves`."""
+    series = dict.fromkeys(curves["series"])
+    keys = [Key(name, "edit", COLOURS[n], dashed=n > 0) for n, name in enumerate(series)]
+    axes = Axes(vertical, "edited at, in the order the data flows", whole=True)
+    return lines(curves, keys, axes, f"{title} (areas: 95 % intervals)", names, by=("dataset", "model"))
+
+
 def plot(
     rows: pd.DataFrame, answers: pd.DataFrame | None = None, metric: str = "accuracy", **choices
 ) -> alt.LayerChart:

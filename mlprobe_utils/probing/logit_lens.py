@@ -24,10 +24,11 @@ def first_tokens(encoder: Encoder, options: list[str]) -> list[int]:
 def through_the_lens(loaded: LoadedModel, states: torch.Tensor, tokens: list[int], batch_size: int) -> np.ndarray:
     """Probabilities of the options, float64 [images, options], among their `first_tokens`, whose probability options
     share; `states` are the last token's at an LLM point, float32 [images, width]."""
-    head = loaded.model.get_output_embeddings()
+    head = loaded.model.get_output_embeddings().weight  # not the module, whose output may be edited
     norm = loaded.model.get_submodule(f"{loaded.family.decoder_layers.rpartition('.')[0]}.norm")
     different, which, sharing = np.unique(tokens, return_inverse=True, return_counts=True)
-    logits = [head(norm(own.to(loaded.device, loaded.model.dtype)))[:, different] for own in states.split(batch_size)]
+    given = (own.to(loaded.device, loaded.model.dtype) for own in states.split(batch_size))
+    logits = [norm(own) @ head[different].T for own in given]
     probabilities = torch.cat(logits).double().softmax(dim=1).cpu().numpy()
     return (probabilities / sharing)[:, which]
 

@@ -12,6 +12,12 @@ class Extraction(Part):
     shard_images: Count = Field(description="images after which features are kept, should the run be killed")
 
 
+class Interventions(Part):
+    pairs: Count = Field(description="of images of two classes, whose states are edited")
+    images: Count = Field(description="test images of which blocks are left out, at most")
+    every: Count = Field(description="of blocks and layers, each so-manieth is edited, and the last of each module")
+
+
 class Probe(Part):
     """A probe and its training: the paper's two-layer MLP (section 3.2), or a linear one, without hidden layer."""
 

@@ -323,3 +323,17 @@ def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer(monkey
     assert captions == [caption.lower() for caption in captions]
     assert not {*re.findall("[a-z]+", " ".join(captions))} & OPTIONS
     assert len({*re.findall(r"[\w-]+", " ".join(itertools.chain(captions, *others)))}) < 150
+
+
+@pytest.mark.parametrize("slug", [*SLUGS, WHIRL])
+def test_twins_differ_in_the_signs_of_their_class_and_little_else(slug):
+    card = load_data_card(slug)
+    recipe = command.read_recipe(card)
+    drawn = [command.twins(card, recipe, number) for number in range(12)]
+    assert all({*own} == {known.name for known in card.classes} for own in drawn)
+    first, second = (np.stack([own[name] for own in drawn]).astype(float) for name in [*drawn[0]][-2:])
+    apart = np.abs(first - second).mean(axis=(1, 2))
+    others = np.abs(first - np.roll(second, 1, axis=0)).mean(axis=(1, 2))  # of another examination
+    assert 0 < apart.min() < apart.mean() < 0.6 * others.mean()
+    again = command.twins(card, recipe, 3)
+    assert all(np.array_equal(again[name], drawn[3][name]) for name in again)

@@ -149,12 +149,17 @@ def batched(items: Sequence, size: int) -> list:
 def fresh_images(card: DataCard, settings: Images, labels: Iterable, part: int, stream="oracle") -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
     recipe, images = read_recipe(card), []
-    kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # as a file of the set gives it back: JPEG loses a little
     for number, label in enumerate(labels):
         pixels, _ = drawn(card, recipe, stream, label, part, number)
-        Image.fromarray(pixels).save(file := io.BytesIO(), kind, quality=JPEG_QUALITY)
-        images.append(np.array(working_copy(Image.open(file).convert("RGB"), settings)))
+        images.append(as_stored(card, settings, pixels))
     return images
+
+
+def as_stored(card: DataCard, settings: Images, pixels: np.ndarray) -> np.ndarray:
+    """The working copy, uint8 [height, width, 3], of a phantom as a file of its set gives it back."""
+    kind = "JPEG" if card.layout == "chest-xray" else "PNG"  # which loses a little
+    Image.fromarray(pixels).save(file := io.BytesIO(), kind, quality=JPEG_QUALITY)
+    return np.array(working_copy(Image.open(file).convert("RGB"), settings))
 
 
 def observed(

@@ -31,15 +31,25 @@ from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, mo
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.places import SEEDED
-from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, DRAWN, Selection, reference_rows, state_name
+from mlprobe_utils.pipeline.results import (
+    CALIBRATION,
+    DAMAGED_RUN,
+    DRAWN,
+    INTERVENTION_ROWS,
+    INTERVENTIONS_DRAWN,
+    Selection,
+    reference_rows,
+    state_name,
+)
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
+from mlprobe_utils.pipeline.variants import STATES, discussed_on, load_discussion
 from mlprobe_utils.pipeline.variants import discussions as all_discussions
-from mlprobe_utils.pipeline.variants import load_discussion
 from mlprobe_utils.pipeline.work import Work, works
 from mlprobe_utils.probing.extraction import FEATURES, features_of, load_features, stacked
 from mlprobe_utils.probing.probes import fit_probes
 from mlprobe_utils.stats.intervals import RECIPE
+from mlprobe_utils.synthetic.editing import make_drawn, make_interventions
 from mlprobe_utils.synthetic.faults.calibration import batched, fresh_images, load_damages, make_calibration
 from mlprobe_utils.synthetic.faults.damage import Damage, damaged
 from mlprobe_utils.training.prediction import answer_batch
@@ -66,7 +76,13 @@ def run_whole_model(
     cards = all_discussions() if discussions == [] else [load_discussion(name) for name in discussions or []]
     everything = works(model, list(dict.fromkeys([*datasets, *planted])), protocol, split_rule)
     model_steps.make_model(everything)
-    model_steps.make_discussions([work for work in everything if work.image_set.card.slug in datasets], cards)
+    discussed = [work for work in everything if work.image_set.card.slug in datasets]
+    model_steps.make_discussions(discussed, [card for card in cards if card.varies != STATES])
+    for card in (card for card in cards if card.varies == STATES):
+        about = discussed_on(card, datasets)
+        for work in (work for work in discussed if work.image_set.card.slug in about):
+            with work.step(card.slug):
+                make_interventions(work)
     for work in everything:
         if work.image_set.card.synthetic:
             with work.step(REPLICATED):
@@ -101,6 +117,8 @@ def make_damaged(work: Work) -> None:
         model_steps.make_probes(own)
         if own.planted.is_strongest:
             make_replication(own)
+        if own.planted.is_edited:
+            make_interventions(own)
 
 
 def make_replication(work: Work) -> None:
@@ -153,7 +171,8 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
     place in the model, and as `works`."""
     fault_card.check_drawable(datasets)
     steps = model_steps.make_adapters, model_steps.make_predictions, model_steps.make_features
-    actions = *steps, model_steps.make_image_controls, partial(make_cases, undamaged=undamaged)
+    cases = partial(make_cases, undamaged=undamaged), partial(make_drawn, undamaged=undamaged)
+    actions = *steps, model_steps.make_image_controls, *cases
     named = list(zip(fault_card.STEPS, actions, strict=True))
     for work, (name, action) in itertools.product(works(model, datasets, protocol, split_rule), named):
         with work.step(name):
@@ -253,9 +272,11 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
-                artefacts.read_made_from(folder, own.command(model, dataset, name="trial"))
+                for made in (folder, folder.parent / INTERVENTIONS_DRAWN):
+                    artefacts.read_made_from(made, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
+                edited = artefacts.read_rows(folder.parent / INTERVENTIONS_DRAWN / INTERVENTION_ROWS)
                 planted["mode"] = planted["fault"].map(modes)
                 for case in planted.to_dict("records"):
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
@@ -264,7 +285,10 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
                     case["collapsed"] = pd.isna(case["fault"]) and not collapsed(sides[1]).empty
-                    cases.append(case | laboratory_results.flat(losses(correct, drawn, RECIPE)))
+                    case |= laboratory_results.flat(losses(correct, drawn, RECIPE))
+                    own = edited["case"].isna() if pd.isna(case["case"]) else edited["case"] == case["case"]
+                    swept = edited[own & (edited["run"] == case["run"])]
+                    cases.append(case | laboratory_results.edited(swept, sides[0], case["point"]))
     table = pd.DataFrame(cases)
     trained = " ".join(table.loc[table["fault"].notna(), "model"].unique())  # the others are their bases
     command = f'make laboratory MODELS="{trained}" DATASETS="{" ".join(selection.datasets)}" '

@@ -11,7 +11,7 @@ from pydantic import Field
 from mlprobe_utils.common.settings import Part
 
 STREAMS = {"dataset": 1, "captions": 2, "shapes": 3, "questions": 4, "shape questions": 5, "sentences": 6}
-STREAMS |= {"oracle": 7, "replication": 8}
+STREAMS |= {"oracle": 7, "replication": 8, "twins": 9}
 MEDIUM = 0.5  # difficulty, 0 (easy) to 1 (hard): a good classifier reaches about 95 %, a weak one about 70 %
 ATYPICAL = 0.03  # share of images that look like the other class, at every difficulty: no classifier gets these right
 CELLS = 64  # marks are drawn on so many cells across and down, and enlarged to the image's side

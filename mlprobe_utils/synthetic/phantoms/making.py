@@ -17,7 +17,7 @@ from mlprobe_utils.pipeline.cards import DataCard, load_data_card, slugs
 from mlprobe_utils.pipeline.images import phantom
 from mlprobe_utils.synthetic.phantoms import ultrasound
 from mlprobe_utils.synthetic.phantoms.canvas import Shortcut, generator
-from mlprobe_utils.synthetic.phantoms.modalities import DRAWN, draw
+from mlprobe_utils.synthetic.phantoms.modalities import DRAWN, draw, picture
 
 MODALITY_OF = {"busi": "ultrasound", "covid-ct": "ct", "chest-xray": "xray", "folder": "whirlpool"}  # of a layout
 SPLITS = ("all", "train", "val", "test")  # their order is part of an image's seed; "all" without official splits
@@ -72,6 +72,20 @@ def drawn(card: DataCard, recipe: Recipe, stream: str, label: str, *place: int) 
         raise unknown(f"class of {modality} phantoms", label, labels)
     rng = generator(stream, recipe.seed, labels.index(label), *place)
     return draw(modality, label, rng, recipe.side, difficulty=recipe.difficulty, shortcut=recipe.shortcut)
+
+
+def twins(card: DataCard, recipe: Recipe, number: int) -> dict[str, np.ndarray]:
+    """One image of each class, uint8 [side, side], of the same examination: position, anatomy, gain and noise are
+    drawn once for all, and so is the chance behind the class's signs. All are typical of their class."""
+    modality, found = DRAWN[MODALITY_OF[card.layout]], {}
+    seeds = [("twins", recipe.seed, number, part) for part in range(3)]
+    for label in modality.LABELS:
+        parameters, signs = {}, generator(*seeds[1])
+        while parameters.get("looks_like") != label or parameters.get("opacities") == []:  # clear, none like the twin's
+            parameters = modality.nuisance(generator(*seeds[0])) | {"shortcut": False}
+            parameters |= modality.findings(label, parameters, recipe.difficulty, signs)
+        found[label] = picture(MODALITY_OF[card.layout], parameters, generator(*seeds[2]), recipe.side)
+    return found
 
 
 def write(card: DataCard, recipe: Recipe, folder: Path) -> pd.DataFrame:

@@ -1,0 +1,148 @@
+"""Is what can be decoded also used, and where does it stop being used? Outcomes under the edits of a sweep.
+
+A probe shows what is there, an edit what the model does with it. Without a twin two kinds of edit can place a fault
+that keeps the class decodable: a block that does harm can be left out (answers are right more often without it), and
+what the LLM ends with can be ranked by the output layer itself (right more often than the answer). The connector cannot
+be left out: it remains where nothing else can do as much harm as there is. Moving a state to another class's mean says
+whether its direction is used, and nothing of the place: behind a damage the model no longer understands the direction
+that is decoded, and before it what it understands no longer gets through."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mlprobe_utils.evaluation.points import flow_order
+from mlprobe_utils.evaluation.rows import predicted_option
+from mlprobe_utils.stats.intervals import intervals
+from mlprobe_utils.stats.paired import ALPHA, holm, sign_flip_p
+from mlprobe_utils.stats.resampling import accuracy, resample
+
+# what is edited: nothing; text no longer sees the image, from a layer on, or the last token alone; a layer's states are
+# the partner's; they are moved to the partner's class, or as far elsewhere; classes are taken out; a block is left out;
+# an intact twin's states are put back up to the end of a part; the last state is ranked by the output layer
+NOTHING, TWIN = "none", "twin"
+CUT, CUT_LAST, PATCHED = "cut", "cut from the last token", "patched"
+MOVED, MOVED_AT_RANDOM, ERASED = "moved", "moved at random", "erased"
+SKIPPED, PUT_BACK, RANKED = "skipped", "put back", "ranked"
+FOLLOWS = (PATCHED, MOVED, MOVED_AT_RANDOM)  # measured by answers that become the partner's label
+VISION_TOWER, CONNECTOR = "vision tower", "connector"
+FIRST_HALF, SECOND_HALF, OUTPUT = "first half of the LLM", "second half of the LLM", "output"
+PARTS = (VISION_TOWER, CONNECTOR, FIRST_HALF, SECOND_HALF, OUTPUT)  # in which a fault is placed
+INCONCLUSIVE = "inconclusive"
+PAIRS, TESTED = "pairs", "test"  # images that are edited: pairs of classes, and test images
+OF_WHAT = ["edit", "point", "tokens"]
+SMALLEST = 1.0  # pp: no block that changes less does harm
+RESTORED = 0.5  # share of what a twin's answers are better by, from which on a part that is put back restores them
+
+
+def effects(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each edit does, of the rows of one state: OF_WHAT, images, value (percent), low and high. Of cuts it is the
+    share of answers that change, of FOLLOWS, among images answered right, that of answers that become the partner's
+    label; of all others accuracy. Images, or pairs of them, are drawn anew."""
+    frames = []
+    for kind, own in rows.groupby("images", sort=False):
+        truth, other, predicted, clusters = _wide(own)
+        before = predicted[NOTHING, "", ""]
+        measures = (
+            (lambda edit: edit in (CUT, CUT_LAST), before == before, lambda found, before=before: found != before),
+            (lambda edit: edit in FOLLOWS, before == truth, lambda found, other=other: found == other),
+            (lambda edit: edit not in (CUT, CUT_LAST, *FOLLOWS), before == before, lambda found, t=truth: found == t),
+        )
+        for chosen, images, counted in measures:
+            keys = [key for key in predicted if chosen(key[0])]
+            if keys and len({*clusters[images]}) > 1:
+                hits = np.stack([counted(predicted[key])[images] for key in keys])
+                known = intervals(accuracy(hits, resample(clusters[images])))[["value", "low", "high"]]
+                frames.append(pd.DataFrame(keys, columns=OF_WHAT).assign(images=kind).join(known))
+    return pd.concat(frames, ignore_index=True)
+
+
+def gains(rows: pd.DataFrame) -> pd.DataFrame:
+    """By how much answers are right more often without each block, and as the output layer ranks them: edit, point,
+    part (of PARTS), change (pp), low, high, p (two-sided, exact). Rows as of `effects`, of TESTED images."""
+    truth, _, predicted, clusters = _wide(rows[rows["images"] == TESTED])
+    keys = [key for key in predicted if key[0] in (SKIPPED, RANKED)]
+    layers = 1 + max(int(point[2:]) for _, point, _ in keys if point[0] == "L")
+    parts = [OUTPUT if edit == RANKED else part_of(point, layers) for edit, point, _ in keys]
+    after = np.stack([predicted[key] == truth for key in keys])
+    before = np.broadcast_to(predicted[NOTHING, "", ""] == truth, after.shape).copy()
+    drawn = resample(clusters)
+    known = intervals(accuracy(after, drawn) - accuracy(before, drawn)).rename(columns={"value": "change"})
+    known = known[["change", "low", "high"]].assign(p=sign_flip_p(before, after, clusters))
+    return pd.DataFrame(keys, columns=OF_WHAT).assign(part=parts).join(known)
+
+
+def decodable(probed: pd.DataFrame) -> float:
+    """The most that probes decode at any point of one state, of any pooling (percent, mean over seeds)."""
+    right = (predicted_option(probed) == probed["label"]).groupby([probed["point"], probed["pooling"]]).mean()
+    return 100 * float(right.max())
+
+
+def answered(rows: pd.DataFrame) -> float:
+    """Accuracy of the options that a model ranks first, unedited, on TESTED images (percent)."""
+    truth, _, predicted, _ = _wide(rows[rows["images"] == TESTED])
+    return 100 * float((predicted[NOTHING, "", ""] == truth).mean())
+
+
+def by_part(found: pd.DataFrame) -> pd.DataFrame:
+    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks,
+    and p corrected for all blocks (Holm)."""
+    found = found.assign(p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
+    return found.loc[found.groupby("part", sort=False)["change"].idxmax()].reset_index(drop=True)
+
+
+def place(parts: Sequence[Mapping], missing: float, share: float) -> tuple[str, str]:
+    """One of PARTS, or INCONCLUSIVE, and why in words, without a twin. `parts` are the rows of `by_part`, `missing` is
+    what can be decoded and is not answered (pp), `share` the part of it that a block has to explain, 0 to 1."""
+    least = share * missing
+    enough = [own for own in parts if own["p"] < ALPHA and own["change"] >= max(least, SMALLEST)]
+    if not enough:
+        if all(own["high"] < least for own in parts):
+            return CONNECTOR, f"no block, and not the output, explains {least:.0f} pp; only the connector is left"
+        return INCONCLUSIVE, f"no block explains {least:.0f} pp for certain, and some may"
+    best, *others = sorted(enough, key=lambda own: -own["change"])
+    words = f"{best['change']:+.0f} pp, at most {best['high']:+.0f}"
+    if rivals := [own for own in others if own["high"] > best["change"]]:
+        return INCONCLUSIVE, f"without {best['point']} {words}, and about as much without {rivals[0]['point']}"
+    if best["part"] == OUTPUT:
+        return OUTPUT, f"ranked by the output layer itself, {words}: it arrives, and is not mapped to the right word"
+    return best["part"], f"without {best['point']} {words}"
+
+
+def place_by_twin(rows: pd.DataFrame) -> str:
+    """One of PARTS: the first that restores what the twin's answers are better by, once its states are put back up to
+    the end of that part; the output, where none does. INCONCLUSIVE where the twin's are no better. Rows as of
+    `effects`, of a sweep with a twin."""
+    truth, _, predicted, _ = _wide(rows[rows["images"] == TESTED])
+    right = {key: (own == truth).mean() for key, own in predicted.items()}
+    intact, broken = right[TWIN, "", ""], right[NOTHING, "", ""]
+    if intact <= broken:
+        return INCONCLUSIVE
+    restored = [part for part in PARTS[:-1] if right[PUT_BACK, part, ""] - broken >= RESTORED * (intact - broken)]
+    return restored[0] if restored else OUTPUT
+
+
+def last_layer_that_reads(found: pd.DataFrame, least: float = 5.0) -> str | None:
+    """The last layer from which on the answer still depends on what text sees of the image, by `effects`: cut from
+    there on, the share of changed answers is more than `least` percent for certain. None: of no layer."""
+    cut = found[(found["edit"] == CUT) & (found["low"] > least)]
+    return max(cut["point"], key=flow_order, default=None)
+
+
+def part_of(point: str, layers: int) -> str:
+    """Which of PARTS a point is in; of the LLM's, by the number of its layers. OUTPUT for `points.ANSWER`."""
+    if point[0] == "L":
+        return FIRST_HALF if int(point[2:]) < (layers + 1) // 2 else SECOND_HALF
+    return {"V": VISION_TOWER, "C": CONNECTOR}.get(point[0], OUTPUT)
+
+
+def _wide(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, dict[tuple, np.ndarray], np.ndarray]:
+    """Labels and partners' labels [images], (edit, point, tokens) -> predicted option [images], and which images belong
+    together."""
+    rows = rows.assign(predicted=predicted_option(rows), tokens=rows["tokens"].fillna(""))
+    by = rows.sort_values("image", kind="stable").groupby(OF_WHAT, sort=False)
+    first = by.get_group((NOTHING, "", ""))
+    predicted = {key: own["predicted"].to_numpy() for key, own in by}
+    members = np.arange(len(first)) // (2 if first["images"].iloc[0] == PAIRS else 1)
+    return first["label"].to_numpy(), first["other"].to_numpy(), predicted, members

@@ -1,0 +1,104 @@
+"""What edits show, on worlds in which it is known which block does harm and what is used."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlprobe_utils.evaluation import used
+from mlprobe_utils.evaluation.used import (
+    CONNECTOR,
+    CUT,
+    FIRST_HALF,
+    INCONCLUSIVE,
+    MOVED,
+    NOTHING,
+    OUTPUT,
+    PAIRS,
+    PUT_BACK,
+    RANKED,
+    SECOND_HALF,
+    SKIPPED,
+    TESTED,
+    TWIN,
+    VISION_TOWER,
+)
+
+BLOCKS = ["V.00", "V.01", "L.00", "L.01", "L.02", "L.03"]
+LABELS = np.array(["No", "Yes"] * 100)
+
+
+def rows_of(edit: str, point: str, wrong: int | np.ndarray, images: str = TESTED, tokens=None) -> pd.DataFrame:
+    """Answers to 200 images, of which the first `wrong`, or those, are wrong."""
+    missed = np.arange(len(LABELS)) < wrong if isinstance(wrong, int) else wrong
+    yes = (LABELS == "Yes") ^ missed
+    rows = pd.DataFrame({"image": range(len(LABELS)), "label": LABELS, "other": np.roll(LABELS, 1)})
+    rows = rows.assign(images=images, edit=edit, point=point, tokens=tokens)
+    return rows.assign(p_No=1.0 - yes, p_Yes=1.0 * yes)
+
+
+def world(unedited: int, ranked: int | None = None, **skipped: int) -> pd.DataFrame:
+    """How many answers are wrong: unedited, as the output layer ranks, and without a block (`V_01=…`)."""
+    frames = [
+        rows_of(NOTHING, "", unedited),
+        rows_of(RANKED, "L.03", unedited if ranked is None else ranked, tokens="t"),
+    ]
+    wrong = {block: skipped.get(block.replace(".", "_"), unedited) for block in BLOCKS}
+    return pd.concat([*frames, *(rows_of(SKIPPED, block, own) for block, own in wrong.items())], ignore_index=True)
+
+
+def placed(rows: pd.DataFrame, decodable: float = 95.0, share: float = 0.5) -> str:
+    parts = used.by_part(used.gains(rows)).to_dict("records")
+    return used.place(parts, decodable - used.answered(rows), share)[0]
+
+
+@pytest.mark.parametrize(
+    ("truth", "rows"),
+    [
+        (VISION_TOWER, world(80, V_01=20)),
+        (FIRST_HALF, world(80, L_01=20)),
+        (SECOND_HALF, world(80, L_02=20)),
+        (SECOND_HALF, world(80, V_00=60, L_03=10)),  # less, but for certain, elsewhere
+        (OUTPUT, world(80, ranked=12)),
+        (CONNECTOR, world(80)),  # nothing that can be left out does harm
+        (CONNECTOR, world(80, V_00=120, L_00=150)),
+        (INCONCLUSIVE, world(80, V_01=20, L_01=20)),  # two alike
+        (INCONCLUSIVE, world(80, V_01=45)),  # for certain, but maybe too little of what is missing
+        (INCONCLUSIVE, world(14, V_01=9)),  # too few images
+    ],
+)
+def test_the_part_that_does_harm_is_found(truth, rows):
+    assert placed(rows, share=0.6) == truth
+
+
+def test_gains_are_exact_changes_of_the_same_images():
+    found = used.gains(world(80, V_01=20, L_00=100)).set_index("point")
+    assert found["change"].round(6).to_dict() == dict.fromkeys(BLOCKS, 0.0) | {"V.01": 30.0, "L.00": -10.0, "L.03": 0.0}
+    assert found.loc["V.01", "p"] == pytest.approx(2 * 0.5**60)  # McNemar: 60 changed, all for the better
+    assert found["change"].between(found["low"], found["high"]).all()
+
+
+def test_a_twin_places_by_the_first_part_that_restores_it():
+    parts, rows = used.PARTS[:-1], [rows_of(NOTHING, "", 80), rows_of(TWIN, "", 10)]
+    for restored in range(len(parts) + 1):
+        put = [rows_of(PUT_BACK, part, 12 if place >= restored else 78) for place, part in enumerate(parts)]
+        assert used.place_by_twin(pd.concat([*rows, *put])) == used.PARTS[restored]
+    assert used.place_by_twin(pd.concat([rows[0], rows_of(TWIN, "", 90), *put])) == INCONCLUSIVE  # it is no better
+
+
+def test_effects_count_what_changes_and_what_follows():
+    changed = np.arange(len(LABELS)) % 4 < 2  # whole pairs
+    frames = [rows_of(NOTHING, "", 100, PAIRS), rows_of(CUT, "L.01", (np.arange(200) < 100) ^ changed, PAIRS, "text")]
+    partner = LABELS.reshape(-1, 2)[:, ::-1].ravel()
+    frames.append(rows_of(MOVED, "L.01", np.arange(200) >= 150, PAIRS, "image_tokens"))
+    rows = pd.concat(frames).assign(other=lambda own: own["image"].map(dict(enumerate(partner))))
+    found = used.effects(rows).set_index("edit")["value"]
+    assert found[CUT] == pytest.approx(50.0)  # answers that change, right or wrong
+    assert found[MOVED] == pytest.approx(50.0)  # of the 100 that were right, those of 150 on
+    assert found[NOTHING] == pytest.approx(50.0)
+    assert used.last_layer_that_reads(used.effects(rows)) == "L.01"
+
+
+def test_the_llm_is_halved_by_its_layers():
+    halves = [used.part_of(f"L.{number:02d}", 5) for number in range(5)]
+    assert halves == [FIRST_HALF] * 3 + [SECOND_HALF] * 2
+    assert [used.part_of(point, 5) for point in ("V.07", "C.00", "output")] == [VISION_TOWER, CONNECTOR, OUTPUT]
