@@ -134,7 +134,7 @@ def one_of_each_kind(tiny, donors, images):
         width = own[0].shape[-1]
         yield from (Patch(point, own), Steer(point, noise(2, width, seed=1)[images], by=3.0))
         yield Erase(point, noise(width), (plane @ plane.T).repeat(width // 32, width // 32))
-    yield Patch("L.01", [donors["L.01"][i][0] for i in images], "last_token")
+    yield Patch("L.01", [donors["text"][i] for i in images], "text")
     yield Patch("L.01/heads", [donors["L.01/heads"][i] for i in images], channels=head(tiny, "L.01", 1))
     yield from (Steer("L.00", noise(32), tokens="text"), Steer("V.00", noise(32), tokens=[1, -2]))
     yield from (Skip("V.01"), Skip("L.01"), KnockOut("V.01", "V.02", [0, -1], [1, 3]), KnockOut("L.00", "L.01"))
@@ -145,7 +145,8 @@ def one_of_each_kind(tiny, donors, images):
 def test_every_edit_does_to_a_batch_what_it_does_to_each_image(tiny, about):
     """Of two sizes, the prompts of two lengths, padded on the left or on the right."""
     batch, other = about(2, 1), about(6, 5)
-    donors = {point: seen(tiny, other, point, "image_tokens") for point in SITES}
+    donors = {"text": seen(tiny, other, "L.01", "text")}
+    donors |= {point: seen(tiny, other, point, "image_tokens") for point in SITES}
     padding, shape = (batch["attention_mask"] == 0).sum(dim=1).tolist(), batch["input_ids"].shape
     assert padding.index(0) == (padding[0] > 0)
     of_tokens = {key: zip(own, padding, strict=True) for key, own in batch.items() if own.shape == shape}
@@ -278,9 +279,9 @@ def test_replayed_passes_equal_whole_ones_whatever_is_computed_first(tiny, pair,
     with intervene(tiny, [Steer("V.00", noise(32)), Steer("L.00", noise(32), tokens="text"), KnockOut("L.01")]):
         with recorded(tiny) as kept:
             intact = logits(tiny, pair[0])
-        for point in [*WIDTHS[family], ANSWER]:
+        for point in [*WIDTHS[family], "V.01/heads", "L.01/heads", ANSWER]:
             whole = logits(tiny, pair[0], Turn(point))
-            with replayed(tiny, kept, point):
+            with replayed(tiny, kept, point.removesuffix("/heads")):
                 assert torch.equal(logits(tiny, pair[0], Turn(point)), whole)
             assert not torch.allclose(whole, intact, atol=0.01)
         with replayed(tiny, kept, "L.02"):  # nothing before is computed
