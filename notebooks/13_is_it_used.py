@@ -173,8 +173,9 @@ title = "Answers that follow a last token moved to another class"
 edit_curves(moved_last, edited.names, "answers that follow (%)", title)
 
 # %% [markdown]
-# And the other way round: the directions between the classes are taken out of the states. Where accuracy falls to chance,
-# the answer hung on them; where it stays, the model has the class from somewhere else.
+# And the other way round: the directions between the classes' means are taken out of the states. Where accuracy falls to
+# chance, the answer hung on them; where it stays, the model has the class from somewhere else. (`mp.edits.Erase.leace`
+# takes out all that any linear probe could find, {cite:t}`belrose-2023`.)
 
 # %%
 erased = interventions.curves(found, interventions.CLASSES_ERASED)

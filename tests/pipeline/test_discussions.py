@@ -23,8 +23,9 @@ from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.variants import TRAINABLE, Variant, classifier_name, load_discussion, of_value, taking_part
 
 ONE = results.Selection(("tiny",), ("busi-phantom",), "miniature", "paper")
-PAPER = {  # discussion -> what it varies, models of the paper's tables; question first is this book's own
+PAPER = {  # discussion -> what it varies, models of the paper's tables; two are this book's own
     "frozen-vision-tower": ("vision_tower", {"huatuogpt-vision-7b", "medgemma-4b"}),
+    "interventions": ("states", {"lingshu-7b"}),
     "question-first": ("order", {"lingshu-7b"}),
     "training-paradigms": ("training", {"shizhengpt-7b-vl", "medgemma-1.5-4b"}),
 }

@@ -157,12 +157,14 @@ def both(*names: str) -> set[str]:
 
 READ = ("lens", "probes", "transfer", "controls", "replication", "prompts")  # of features; the last of predictions
 REPLICATED = both("replication") | of("lingshu", "faults/replication")
-FAULTS = of("lingshu", "calibration", *(f"faults/{n}" for n in ("predictions", "features", "probes", "replication")))
+OF_FAULTS = ("predictions", "features", "probes", "replication", "interventions")
+FAULTS = of("lingshu", "calibration", *(f"faults/{name}" for name in OF_FAULTS))
 ORDER = [f"order/{name}" for name in ("adapter", "predictions", "features", "probes")]
 TOWER = ("vision_tower/frozen/adapter", "vision_tower/frozen/predictions")
-LEARNED = both("adapter", "predictions", "features", *READ) | of("lingshu", *ORDER) | of("medgemma", *TOWER) | FAULTS
+LEARNED = both("adapter", "predictions", "features", *READ) | of("medgemma", *TOWER) | FAULTS
+LEARNED |= of("lingshu", *ORDER, "interventions")
 CLASSIFIERS = of("medgemma", "classifier-all", "classifier-lora")
-OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", *READ, *ORDER) | FAULTS
+OF_LINGSHU = of("lingshu", "adapter", "predictions", "features", "interventions", *READ, *ORDER) | FAULTS
 PROBED = both("probes") | of("lingshu", "order/probes", "faults/probes") | REPLICATED
 ANSWERED = both("predictions", "prompts") | of("lingshu", "order/predictions", "faults/predictions") | REPLICATED
 ANSWERED |= of("medgemma", TOWER[1])
