@@ -147,7 +147,9 @@ class Laboratory:
         """How often interventions place faults right, in sentences."""
         sentences = []
         for twin, destroys in itertools.product((False, True), (False, True)):
-            own, how = self._judged(twin, destroys), "with a twin" if twin else "without a twin"
+            if (own := self._judged(twin, destroys)).empty:
+                continue
+            how = "with a twin" if twin else "without a twin"
             sort = "destroyed" if destroys else "made unusable"
             right, anywhere = own["placed"] == own["part"], own["placed"].isin(PARTS_OF_MODELS)
             counted = {"right place": right, "wrong place": anywhere & ~right, "no place": ~anywhere}

@@ -24,6 +24,7 @@ def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float =
     row |= {name: lost or np.nan for name in laboratory_results.MEASURES}
     row |= {"run": 0, "fault": mode and "f", "kind": mode and "noise", "module": mode and MODULE[mode]}
     row |= {"collapsed": False, "destroys": True if mode else None, "reached": True, "severity": 0.5}
+    row |= dict.fromkeys(laboratory_results.EDITED)
     for name in NAMES:
         row |= {f"value: {name}": -noise - (lost if mode and name == LOST[mode] else 0), f"error: {name}": 1.0}
     return row | fields
@@ -58,6 +59,31 @@ def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
     assert whole.to_numpy().tolist() == [[12, 3, 12], [3, 3, 0], [4, 3, 4], [16, 3, 1], [12, 12, 0]]
     assert rates.iloc[0][["low", "high"]].tolist() == pytest.approx([73.5, 100], abs=0.1)
     assert rates.loc[(rates.index[0][0], "C"), "cases"] == 3
+
+
+def edited(part: str, helps: str | None, **fields) -> dict:
+    """Of a fault in `part` 30 points are missing, of which a block of the part `helps` brings back 28."""
+    row = {"decodable": 90.0, "answered": 60.0, "part": part, "by twin": part, "destroys": False}
+    for name in laboratory_results.HELPED:
+        own = (28.0, 33.0, 1e-6) if name == helps else (0.0, 4.0, 1.0)
+        row |= {f"{column}: {name}": value for column, value in zip(("change", "high", "p"), own, strict=True)}
+    return case(mode=READ_OUT_GAP, lost=30.0, **fields) | row
+
+
+def test_placements_are_by_shares_of_other_families_and_kinds():
+    parts = laboratory_results.PARTS_OF_MODELS
+    rows = [edited(part, part, family=family, kind=kind) for part in parts for family in "abc" for kind in ("x", "y")]
+    rows += [edited(parts[0], parts[2], family="a", kind="x")]  # a wrong place
+    rows += [edited(parts[0], parts[0], family="a", kind="x") | {"lost": 9.0}]  # too little to count
+    rows += [case(family, model=f"{family}{number}") for family in "abc" for number in range(4)]
+    table = judged(pd.DataFrame(rows), 2.0)
+    table.loc[0, "diagnosed"] = None  # nothing is named, and nothing is placed
+    found = laboratory_results.Laboratory(laboratory_results.LaboratoryRun.model_construct(date="d"), table)
+    counts = found.placements().set_index("planted in")
+    assert counts.loc[parts[0], [parts[0], parts[2], laboratory_results.NOTHING]].tolist() == [5, 1, 1]
+    assert [counts.at[part, part] for part in parts[1:]] == [6] * 4
+    assert counts.to_numpy().sum() == found.placements(twin=True)[[*parts]].to_numpy().sum() == 31
+    assert "without a twin: right place 29 of 31 (94 %" in found.placement_words()
 
 
 def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
