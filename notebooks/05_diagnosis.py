@@ -274,7 +274,8 @@ given = edited.selection, edited.healthy, edited.image_sets
 probed_there = results.end_rows(edited.selection)
 judged_there = of_edited(*given)
 placed = interventions.placed(states, probed_there, judged_there, shares)
-show(edited.named(placed.drop(columns="by twin")))
+shown = placed.drop(columns=["by twin", "dataset", "stage"])
+show(edited.named(shown))
 
 # %% tags=["hide-input"]
 glue("placed", int(placed["place"].notna().sum()))

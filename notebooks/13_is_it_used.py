@@ -52,8 +52,9 @@ chapter.opening()
 # ```python
 # import mlprobe_utils as mp
 #
-# model, images = mp.load("Qwen/Qwen2.5-VL-7B-Instruct", "bfloat16"), mp.image_folder("scans/")
-# question = mp.Question("<image> Is it ill? Answer Yes or No.", {"normal": "No", "ill": "Yes"})
+# model = mp.load("Qwen/Qwen2.5-VL-7B-Instruct", "bfloat16")
+# images = mp.image_folder("scans/")
+# question = mp.Question("<image> Is it ill?", {"normal": "No", "ill": "Yes"})
 # donor = mp.edits.states(model, images[:1], question, "L.20", "last_token")
 # with mp.intervene(model, mp.edits.Patch("L.20", donor[0], "last_token")):
 #     patched = mp.answer(model, images, question)
@@ -120,7 +121,7 @@ glue("blind_last", at_start["the last token alone"])
 glue("first_model", edited.names[first])
 
 # %% [markdown]
-# In {glue:text}`first_model`, the last layer whose look at the image still matters is {glue:text}`read_until`. Cut off from
+# In the {glue:text}`first_model`, the last layer whose look at the image still matters is {glue:text}`read_until`. Cut off from
 # the image in all layers, {glue:text}`blind_text:.0f` % of its answers change. If the last token alone is cut off, it is
 # {glue:text}`blind_last:.0f` %: it need not look at the image itself where other text has looked before, and hands it on.
 # A model that never depends on what its text sees has lost the image before.
@@ -149,7 +150,7 @@ glue("patched_text", ends.iloc[:, 0]["all text"])
 glue("patched_last", ends.iloc[:, -1]["the last token alone"])
 
 # %% [markdown]
-# In {glue:text}`first_model`, the state of the last token decides most answers from {glue:text}`decides` on. Already behind
+# In the {glue:text}`first_model`, the state of the last token decides most answers from {glue:text}`decides` on. Already behind
 # the first layer, the states of the text make {glue:text}`patched_text:.0f` % follow and those of the image tokens
 # {glue:text}`patched_image:.0f` %: where that is little, what a later probe decodes in the image tokens is a copy that
 # nobody reads any more. At the last layer, {glue:text}`patched_last:.0f` % follow the last token. Those that do not, and
@@ -187,7 +188,8 @@ edit_curves(erased, edited.names, "accuracy (%)", title)
 
 # %%
 uses = interventions.uses(found)
-show(edited.named(uses))
+columns = ["model", "point", "tokens", "patched", "moved", "at random", "use"]
+show(edited.named(uses)[columns])
 
 # %% tags=["hide-input"]
 counts = uses[uses["model"] == first]["use"].value_counts()
@@ -196,7 +198,7 @@ glue("n_elsewhere", int(counts.get(interventions.ELSEWHERE, 0)))
 glue("n_unused", int(counts.get(interventions.UNUSED, 0)))
 
 # %% [markdown]
-# Of the places in the LLM of {glue:text}`first_model`, {glue:text}`n_used` are used along the direction,
+# Of the places in the LLM of the {glue:text}`first_model`, {glue:text}`n_used` are used along the direction,
 # {glue:text}`n_elsewhere` otherwise, and {glue:text}`n_unused` not at all. A curve of probes does not show the difference.
 #
 # ## Which block does harm?
@@ -228,7 +230,8 @@ shares = laboratory.shares(results.families(edited.selection))
 given = edited.selection, edited.healthy, edited.image_sets
 probed = results.end_rows(edited.selection)
 placed = interventions.placed(rows, probed, of_edited(*given), shares)
-show(edited.named(placed))
+reasons = ["model", "named", "missing", "place", "why", "by twin"]
+show(edited.named(placed)[reasons])
 
 # %% [markdown]
 # *Named* are the failure modes that probes and answers show ([chapter 5](05_diagnosis)), *missing* what can be decoded
@@ -236,7 +239,7 @@ show(edited.named(placed))
 # out, brings back a large enough share of what is missing. *Inconclusive* where none does for certain and some may, or
 # two parts do about equally.
 #
-# How often is that right? The laboratory planted faults of {ref}`known place <how-often-is-it-right>`.
+# How often is that right? [Below](#how-often-is-it-right), on faults whose place is known.
 #
 # ## With a twin, one knows more
 #
@@ -249,16 +252,15 @@ restored = interventions.restored(found)
 show(edited.named(restored))
 
 # %% tags=["hide-input"]
-glue("twins", int(restored.groupby(["model", "stage"]).ngroups))
+glue("twins", len(restored))
 
 # %% [markdown]
 # For {glue:text}`twins` states there is one here. The damaged copies have the intact model as their twin. The model before
 # fine-tuning has the fine-tuned one: how much of what fine-tuning brought comes with each part.
 #
-# (how-often-is-it-right)=
 # ## How often is it right?
 #
-# Cases of the laboratory that keep the class and make it unusable, and cost 10 points or more; judged by a share that was
+# Cases of the laboratory that keep the class and make it unusable, and cost 10 points or more; judged by shares that were
 # set on cases of other families and other kinds of fault. Without any twin:
 
 # %%

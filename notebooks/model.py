@@ -292,6 +292,31 @@ glue("statements", len(told_after))
 # Main modes after fine-tuning: {glue:text}`modes_found`. Of {glue:text}`statements` statements {glue:text}`ruled_out` are
 # ruled out. What is left open, these images cannot tell.
 
+# %% [markdown] tags=["needs-interventions"]
+# ## Is it used, and where does it stop?
+#
+# What {term}`interventions <intervention>` say beyond probes, as in [chapter 13](../13_is_it_used): until which layer text
+# reads the image, from which one the last token decides, and, where something is named above, which part does harm.
+
+# %%
+from mlprobe_utils.analysis import interventions
+from mlprobe_utils.analysis.diagnosis_tables import of_edited
+from mlprobe_utils.pipeline import laboratory_results
+
+edited = chapter.edited()
+states = results.intervention_rows(edited.selection)
+
+# %%
+laboratory = laboratory_results.read()
+shares = laboratory.shares(results.families(edited.selection))
+probed = results.end_rows(edited.selection)
+named = of_edited(edited.selection, edited.healthy, edited.image_sets)
+placed = interventions.placed(states, probed, named, shares)
+show(edited.named(placed.drop(columns=["dataset", "stage"])))
+
+# %% [markdown]
+# Damaged copies of this model stand beside it where the run has them.
+
 # %% [markdown]
 # ## How this page was made
 #

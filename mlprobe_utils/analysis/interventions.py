@@ -9,7 +9,17 @@ from mlprobe_utils.evaluation.diagnosis import NAMED
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.rows import OPTION
-from mlprobe_utils.evaluation.used import CUT, CUT_LAST, ERASED, MOVED, MOVED_AT_RANDOM, PATCHED, PUT_BACK, SKIPPED
+from mlprobe_utils.evaluation.used import (
+    CUT,
+    CUT_LAST,
+    ERASED,
+    MOVED,
+    MOVED_AT_RANDOM,
+    PATCHED,
+    PUT_BACK,
+    SKIPPED,
+    Shares,
+)
 
 # (edit, tokens) -> a line of a chart
 BLIND = {(CUT, "text"): "all text", (CUT_LAST, "last_token"): "the last token alone"}
@@ -65,30 +75,37 @@ def uses(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def restored(found: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy with a twin's states put back up to the end of each part, by `effects`: STATE, part (nothing and the
-    twin, too), value, low, high."""
+    """Accuracy with a twin's states put back up to the end of each part, by `effects`: STATE, and a column for nothing,
+    each part and the twin itself, percent with interval."""
     own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN]) & (found["images"] == used.TESTED)]
     with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits))
     names = {used.NOTHING: "nothing", used.TWIN: "the twin itself"}
     own = own[with_twin].assign(part=own["edit"].map(names).fillna(own["point"]))
-    return own[[*STATE, "part", "value", "low", "high"]]
+    own["shown"] = [f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]" for row in own.itertuples()]
+    order = [name for name in ("nothing", *used.PARTS, "the twin itself") if name in set(own["part"])]
+    return own.pivot(index=STATE, columns="part", values="shown")[order].rename_axis(columns=None).reset_index()
 
 
-def placed(rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, float]) -> pd.DataFrame:
-    """Where the fault of each fine-tuned state is, by interventions: STATE, named (modes of the diagnosis), missing
-    (what is decodable and not answered, pp), place, why, and by twin (null without one). Where nothing is named,
-    nothing is placed. `probed` are `results.end_rows`, `judged` `diagnosis_tables.diagnoses` of one scope, `shares`
-    `laboratory_results.Laboratory.shares`."""
-    records = []
-    for state, own in _states(rows[rows["stage"] == "finetuned"]):
+def placed(
+    rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, Shares]
+) -> pd.DataFrame:
+    """Where the fault of each fine-tuned state is, by interventions: STATE, image read until, last token decides from
+    (layers, or null), named (modes of the diagnosis), missing (what is decodable and not answered, pp), place, why, and
+    by twin (null without one). Where nothing is named, nothing is placed. `probed` are `results.end_rows`, `judged`
+    `diagnosis_tables.diagnoses` of one scope, `shares` `laboratory_results.Laboratory.shares`."""
+    finetuned, records = rows[rows["stage"] == "finetuned"], []
+    for state, own in _states(finetuned):
         of_state = _of_state(judged, state)
         named = of_state.loc[of_state["verdict"] == NAMED, "mode"]
         missing = used.decodable(_of_state(probed, state)) - used.answered(own)
-        parts, share = used.by_part(used.gains(own)).to_dict("records"), shares[state[0]]
-        place, why = used.place(parts, missing, share) if len(named) else (None, None)
+        parts = used.by_part(used.gains(own)).to_dict("records")
+        place, why = used.place(parts, missing, shares[state[0]]) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
         records.append((*state, "; ".join(dict.fromkeys(named)), missing, place, why, twin))
-    return pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
+    table = pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
+    found = effects(finetuned)
+    read = last_readers(found).rename(columns={"layer": "image read until"})
+    return read.merge(deciding_layers(found).rename(columns={"layer": "last token decides from"})).merge(table)
 
 
 def _of_state(rows: pd.DataFrame, state: tuple[str, ...]) -> pd.DataFrame:

@@ -1,6 +1,5 @@
-"""Networks of baselines: built from a card by timm, by another package, or, as no library has them, here. Each maps
-images float [batch, 3, height, width] to logits [batch, classes]. Inside, maps are [batch, channels, rows, columns] and
-patches [batch, rows, columns, channels]."""
+"""Networks of baselines, built from a card: images float [batch, 3, height, width] to logits [batch, classes]. Inside,
+maps are [batch, channels, rows, columns], patches [batch, rows, columns, channels]."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -27,8 +26,7 @@ class Residual(nn.Sequential):
 
 
 class S2MLP(nn.Module):
-    """S2-MLP (Yu et al. 2022): patches mixed by shifting groups of channels one patch in each of four directions.
-    Images can be of any size from a patch on."""
+    """S2-MLP (Yu et al. 2022): patches mixed by shifting a quarter of the channels one patch each way; of any size."""
 
     def __init__(self, num_classes: int, width: int, depth: int, patch_size: int):
         super().__init__()
@@ -60,9 +58,8 @@ class SpatialShift(nn.Module):
 
 
 class ConvMLP(nn.Module):
-    """ConvMLP (Li et al. 2023): convolutions first, then MLPs over channels that a depthwise convolution connects.
-    Images can be of any size; `channels` are those of tokenizer and convolutional stage, `convolutions` the latter's
-    blocks."""
+    """ConvMLP (Li et al. 2023): convolutions, then MLPs over channels that a depthwise convolution connects; of any
+    size. `channels` are those of tokenizer and convolutional stage, `convolutions` the latter's blocks."""
 
     def __init__(
         self, num_classes: int, channels: int, convolutions: int, depths: Sequence[int], widths: Sequence[int]
@@ -114,9 +111,8 @@ class MLPBlock(nn.Module):
 
 
 class HiFuse(nn.Module):
-    """HiFuse (Huo et al. 2024): a local and a global branch whose stages are fused, each with the fusion before. The
-    branches are timm's ConvNeXt and Swin transformer. Images can be of any size from 32 pixels on: windows of attention
-    are laid out for `img_size`, other sizes are padded to whole windows. Each stage doubles the channels."""
+    """HiFuse (Huo et al. 2024): a local (ConvNeXt) and a global branch (Swin), fused stage by stage, each with the
+    fusion before. Of any size from 32 pixels; windows are laid out for `img_size`, others padded. Channels double."""
 
     def __init__(self, num_classes: int, img_size: int, width: int, depths: Sequence[int], heads: Sequence[int]):
         super().__init__()
@@ -176,11 +172,9 @@ class Fusion(nn.Module):
 
 
 class ConvSdMLPMixer(nn.Module):
-    """Conv-SdMLPMixer (Ren et al. 2025): a multi-branch CNN with MLPs over rows, columns and channels in its middle.
-    The MLPs lie between the second and the third stage, over patches of several sizes that share, as in the authors'
-    code, the upper right corner, added up from the smallest to the largest, for images of one side, `img_size`. That
-    code reshapes MLP outputs so that places and channels mix; here they go back to where they came from. Every stage
-    doubles the first convolution's `width`."""
+    """Conv-SdMLPMixer (Ren et al. 2025): a CNN whose stages double the `width`, with MLPs over rows, columns and
+    channels between the second and third: over patches of several sizes that share, as in the authors' code, the upper
+    right corner, added up from the smallest on. Unlike there, outputs go back to where they came from."""
 
     PATCHES = (4 / 28, 8 / 28, 16 / 28, 24 / 28, 1.0)  # sides of the patches as shares of the map's, 28 at 224 pixels
     STAGES_BEFORE = 2  # the MLPs
@@ -216,8 +210,7 @@ class ConvSdMLPMixer(nn.Module):
 
 
 class MultiPath(nn.Module):
-    """Sum of a 3 x 3 convolution, a 1 x 1 one and, where the shape stays, the identity, each normalised; of maps. Where
-    the number of channels stays, the convolutions are depthwise."""
+    """Sum of a 3 x 3 and a 1 x 1 convolution (depthwise if channels stay) and, if the shape stays, the identity."""
 
     def __init__(self, inside: int, outside: int, stride: int):
         super().__init__()

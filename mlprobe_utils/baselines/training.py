@@ -1,5 +1,4 @@
-"""Trains traditional classifiers and keeps their predictions for validation and test images after every epoch: the
-command `baselines`."""
+"""Trains traditional classifiers, and keeps their predictions after every epoch: the command `baselines`."""
 
 import io
 import json

@@ -1,10 +1,8 @@
-"""The pages of a book that notebooks make: which notebook, run with what, on which models' results.
+"""The pages of a book that notebooks make: the numbered are the chapters, `index` the front page, `models` the table of
+models (paper, Table S1), and `model` a template, run once for each model (paper, figures S4 to S17).
 
-Numbered notebooks are the chapters; `index` is the front page and `models` the table of models (paper, Table S1). The
-notebook `model` is a template: run once for each model of the book (paper, figures S4 to S17).
-
-A notebook tags the cell that begins a section which not every model can fill, with its heading, `needs-<need>`: a
-discussion's slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
+A notebook tags the cell with the heading of a section that not every model can fill `needs-<need>`: a discussion's
+slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
 """
 
 import re
@@ -60,6 +58,7 @@ def book_pages(run: Run) -> list[Page]:
         "05_diagnosis": [*laboratory, *discussed],
         "09_comprehension_utilization": discussed,
         USED: [*laboratory, *discussed],
+        OF_A_MODEL: [*laboratory, *discussed],
         "10_comparisons": table1,
         "models": [*cards, PUBLISHED / "table_s1.csv"],
     }
@@ -152,8 +151,7 @@ def without_faults() -> str:
 
 
 def leave_out(notebook: "NotebookNode", models: Iterable[str]) -> None:
-    """Puts its heading and a sentence in the place of every section that these models cannot fill; a link to a heading
-    that is gone becomes its text."""
+    """Puts its heading and a sentence in the place of a section that these models cannot fill; unlinks what is gone."""
     needs = {card.slug: without_models(card) for card in discussions() if not taking_part(card, models)}
     if not damaged_models(models):
         needs["planted-faults"] = without_faults()

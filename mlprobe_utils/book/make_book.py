@@ -1,7 +1,5 @@
-"""`make book` and `make laboratory`: find what is not current, run it, say how long it takes, and build the HTML book.
-
-The finished book takes its place (HTML) only when the build had no error and no warning.
-"""
+"""`make book` and `make laboratory`: find what is not current, run it, say how long it takes, and build the HTML book,
+which takes its place (HTML) only when the build had no error and no warning."""
 
 import collections
 import json
@@ -49,9 +47,8 @@ ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
 
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False, every_byte: bool = False) -> None:
     """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due;
-    `every_byte`: all files are compared with their hashes before. Who only reads needs no right to write.
-    Raises InputError where another run is at work in this checkout or the files of a model cannot be read, and as
-    `graph`; SystemExit where a step failed, whose own message has been printed."""
+    `every_byte`: all files are compared with their hashes before. Who only reads needs no right to write. Raises
+    InputError where another run is at work or a model cannot be read, SystemExit where a step failed."""
     for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is an error now, not after the work
         load_model_card(slug)
     jobs, at_work = graph(run, laboratory), artefacts.OUTPUTS / "make_book"
@@ -71,8 +68,7 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
 
 
 def verify() -> None:
-    """Compares every artefact, executed notebook and page with its hashes. What is damaged is named, and due from then
-    on, as it loses its record."""
+    """Compares every artefact and page with its hashes; what is damaged is named, and due from then on."""
     found, notebooks = {}, executed("").parent
     for record in artefacts.OUTPUTS.rglob(artefacts.FILES):
         if ".partial" not in artefacts.from_outputs(record):  # which are looked at when an interrupted step goes on
@@ -89,8 +85,7 @@ def verify() -> None:
 
 
 def graph(run: Run, laboratory: bool = False) -> list[Job]:
-    """The jobs of `make book` or of `make laboratory`, upstream ones first. Raises InputError for an invalid card, and
-    for a package that a baseline needs and that is not installed."""
+    """The jobs of `make book` or `make laboratory`, upstream first. InputError for a bad card or a missing package."""
     if laboratory:
         return laboratory_jobs(run)
     jobs = book_jobs(run)
@@ -223,8 +218,7 @@ def contents(run: Run) -> dict:
 
 
 def build(sources: Path) -> files.Inventory:
-    """Builds the HTML and puts it in place; returns the files of the build, which a later one goes on from if none is
-    damaged. Raises InputError with Sphinx's messages if the build failed or warned."""
+    """Builds the HTML, puts it in place, and returns its files. InputError, with Sphinx's messages, where it warns."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
     record = read_record(artefacts.OUTPUTS / RECORD)
     if damage(output, record and record["files"]):

@@ -1,9 +1,6 @@
-"""Keeps the book's scripts and the notebooks that people work in the same, by what they hold, not by their times.
-
-A notebook keeps in its metadata a hash of the cells that both had when they were last the same: it tells which of the
-two was changed since. Only a cell's type, source and tags count. Outputs, and what tools write about cells, stay in the
-notebook; by notebooks/jupytext.toml JupyterLab's extension does the same.
-"""
+"""Keeps the book's scripts and the notebooks that people work in the same. A notebook keeps in its metadata a hash of
+the cells (type, source and tags) that both had when they were last the same: it tells which of the two was changed
+since. Outputs, and what tools write about cells, stay in the notebook; JupyterLab's extension does so, too."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -26,10 +23,8 @@ OF_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}  # tags of th
 
 
 def sync_notebooks(keep: Collection[Path] = ()) -> None:
-    """Makes each script and its notebook the same: of two that differ, the one that was changed updates the other, as
-    do those named in `keep`, whatever was changed. Raises InputError, after all others are synced, for pairs of which
-    both were changed, pairs that differ and never were the same, and notebooks that cannot be read; these are left as
-    they are."""
+    """Makes each script and its notebook the same: the one that was changed, or is named in `keep`, updates the other.
+    Raises InputError, after the others are synced, where both may be changed or a notebook cannot be read."""
     problems = []
     for name in book_pages.notebooks():
         try:

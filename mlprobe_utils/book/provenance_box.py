@@ -26,9 +26,8 @@ RECORDED += ["peak_memory_mib", "accelerator", "accelerator_peak_memory_mib"]
 def provenance_box(
     name: str, parameters: dict, protocol: Protocol, cards: Iterable[Card | ImageSet], started: float
 ) -> str:
-    """The box of the page of notebook `name`, as folded HTML. `cards` are all that the page depends on, in the order of
-    their rows; an image set stands for its card. `started` is in seconds since the epoch. Raises InputError for an
-    unknown notebook and an artefact that is not there."""
+    """The box of the page of notebook `name`, folded HTML. `cards`: all that the page depends on, in the rows' order;
+    `started`: seconds since the epoch. InputError for an unknown notebook and a missing artefact."""
     page = artefacts.provenance(started)
     # those that were read for this page, and those that they were made from, each with the command that makes it
     folders = {folder: by for read, by in artefacts.READ.items() for folder in artefacts.upstream(read)}

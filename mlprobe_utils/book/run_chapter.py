@@ -1,7 +1,4 @@
-"""Runs notebooks of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all.
-
-`python -m mlprobe_utils chapter 03_probing out.ipynb --parameters '{"models": ["lingshu-7b-miniature"]}'`
-"""
+"""Runs notebooks of the book: percent script -> notebook -> papermill -> executed notebook, whole or not at all."""
 
 import contextlib
 import os
@@ -35,9 +32,8 @@ LONGEST_PLACE = 80  # bytes of a folder's path
 
 
 def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager | None = None) -> None:
-    """Executes a notebook, without sections that its models cannot fill, and leaves it with its results at `output`.
-    `kernel` is a running one without variables (None: one of its own). Raises InputError for an unknown notebook and
-    for what the notebook itself found wrong with its input, PapermillExecutionError for any other error in a cell."""
+    """Executes a notebook, without sections that its models cannot fill, to `output`. `kernel` is a running one without
+    variables (None: one of its own). InputError for what the notebook found wrong with its input."""
     script = script_of(name)
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
@@ -62,8 +58,7 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
 
 
 def run_pages(pages: list[Page], run: Run, jobs: int) -> None:
-    """Executes pages of a run's book, whose results are made, in `jobs` kernels; each takes one page after another. The
-    error of the first page that failed is raised once the others are executed."""
+    """Executes pages of a run's book in `jobs` kernels; the first one's error is raised once the others are done."""
     waiting, failed = iter(pages), []
 
     def work() -> None:

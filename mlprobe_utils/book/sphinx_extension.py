@@ -1,5 +1,4 @@
-"""The book's own Sphinx extension: formulas as MathML, glossary definitions on hover, downloads, keyboard access. All
-of it is written into the pages while they are built; none of it needs a script or another host."""
+"""The book's Sphinx extension: formulas as MathML, definitions, downloads, keyboard access, written at the build."""
 
 import html
 import re
@@ -66,8 +65,7 @@ def keep_definitions(app, doctree: nodes.document) -> None:
 
 
 def complete_body(app, page: str, template: str, context: dict, doctree) -> None:
-    """Gives references to glossary terms their definition, for a script to show; lets the keyboard reach the boxes
-    that wide tables scroll in; makes a bibliography a list of list items."""
+    """Gives terms their definitions, for a script to show, tables to the keyboard, and a bibliography list items."""
     body = context.get("body", "").replace(SCROLLING, f'{SCROLLING} tabindex="0"')
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'

@@ -27,7 +27,6 @@ def hash_of(value) -> str:
 
 
 def file_hash(path: Path) -> str:
-    """SHA-256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -96,12 +95,11 @@ Inventory = dict[str, list]  # path below a folder -> size in bytes, time in nan
 
 
 def inventory(folder: Path, *paths: Path) -> Inventory:
-    """Of the files among some paths (none: of all in the folder) but FILES, which are synced and get the rights that
-    this process's umask leaves: safetensors writes for the owner alone."""
+    """Of files in a folder (none: all) but FILES; they are synced, and get the rights that the umask leaves."""
     found, mask = {}, os.umask(0o022)
     os.umask(mask)
     for path in sorted(path for path in paths or folder.rglob("*") if path.is_file() and path.name != FILES):
-        path.chmod(0o666 & ~mask)
+        path.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
         sync(path)
         status = path.stat()
         found[os.path.relpath(path, folder)] = [status.st_size, status.st_mtime_ns, file_hash(path)]
@@ -109,8 +107,8 @@ def inventory(folder: Path, *paths: Path) -> Inventory:
 
 
 def damage(folder: Path, files: Inventory | None, every_byte: bool = False) -> str:
-    """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where
-    the time is another, which is noted in `files`, or if `every_byte`."""
+    """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where the
+    time is another, which is noted in `files`, or if `every_byte`."""
     if files is None:
         return "its list of files is not there, or not as it was written"
     for name, (size, time, content) in files.items():
@@ -165,9 +163,8 @@ def read_parquet(path: Path, made_by: str = "the same command", **how) -> pd.Dat
 
 @contextlib.contextmanager
 def claimed(folder: str | Path, made_from: dict) -> Iterator[Path]:
-    """Reserves a folder for the result that is made from this; it is recorded at the end, and of a damaged one nothing
-    is left at the start. Another process waits. InputError where the folder holds a result of another model, question,
-    … (the keys of `made_from`), or other files."""
+    """Reserves a folder for the result made from this, recorded at the end; of a damaged one nothing is left. Another
+    process waits. InputError where it holds a result of other inputs (keys of `made_from`), or other files."""
     folder, wanted = Path(folder), json.loads(json.dumps(made_from))
     record, files = folder / MADE_FROM, folder / FILES
     # of the processes of one launch, the first has it for all

@@ -1,8 +1,5 @@
-"""The processes of one run: a single one, or several that `accelerate-launch` started (DDP or FSDP, on any device).
-
-Each runs the same commands. They share training steps and the shards of a long pass over images; the main one alone
-moves an artefact to its place. A shard is a file written whole, its hash beside it, so that a killed pass is resumed.
-"""
+"""The processes of one run: one, or several that `accelerate-launch` started (DDP or FSDP), which run the same
+commands. They share training steps and the shards of a long pass, which are written whole: a pass is resumed."""
 
 import math
 import os
@@ -49,8 +46,7 @@ def shards_of(folder: Path, positions: list[int], most: int, suffix: str) -> dic
 def own_missing(
     shards: Mapping[Path, list[int]], batch_size: int, unit: str
 ) -> Iterator[tuple[Path, Iterator[list[int]]]]:
-    """The shards that this process has to make: each one's file and its positions in batches; notes its progress. One
-    that is there counts if it is as it was written."""
+    """The shards that this process has to make, each with its positions in batches; notes its progress."""
     state, notes, done = processes(), Notes(), 0
     own = [*shards][state.process_index :: state.num_processes]
     missing = [path for path in own if damage(path.parent, read_record(_seal(path)))]

@@ -1,7 +1,5 @@
-"""Progress that a person can follow: one line a finished step, on stderr, with how many are left; in a notebook, bars.
-
-`make book` sets MLPROBE_STEPS to the number of steps of all processes, and MLPROBE_PROGRESS to a file of finished ones.
-"""
+"""Progress: one line a finished step on stderr, with how many are left; in a notebook, bars. `make book` sets
+MLPROBE_STEPS to the number of steps of all processes, MLPROBE_PROGRESS to a file of finished ones."""
 
 import contextlib
 import fcntl

@@ -22,10 +22,9 @@ def components(table: pd.DataFrame) -> np.ndarray:
 
 
 def duplicate_groups(table: pd.DataFrame, thumbnails: np.ndarray) -> pd.Series:
-    """The duplicate group of every image, null for an image without a duplicate; from image, sha256, perceptual_hash.
-    Byte-identical images share a group, and so do images whose perceptual hashes (hexadecimal) differ in at most
-    `NEAR_BITS` bits while their thumbnails (grey, [images, side, side]), less the set's mean thumbnail, correlate above
-    `ALIKE`; groups are closed under both. They are called `d001`, ... in the order of their smallest image names."""
+    """The duplicate group of every image, null for none; from image, sha256, perceptual_hash. A group is closed under
+    equal bytes, and under perceptual hashes (hexadecimal) that differ in at most `NEAR_BITS` while thumbnails (grey,
+    [images, side, side]), less the mean one, correlate above `ALIKE`. Named `d001`, ... by smallest image name."""
     order = np.argsort(table["image"].to_numpy(dtype=object))
     near = _near_pairs(table["perceptual_hash"].iloc[order], thumbnails[order])
     pairs = np.concatenate([near, _pairs_with_first(table["sha256"].iloc[order])], axis=1)

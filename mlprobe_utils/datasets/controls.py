@@ -1,6 +1,5 @@
-"""Controls of an image set that need no model, and labels that no model can have learned. The reference is a support
-vector machine on hand-crafted features: a lower bound of what can be learned from the same images without a pretrained
-model. Its features keep places, which the mean of a vision tower's tokens need not."""
+"""Controls of an image set that need no model, and labels that no model can have learned. The reference, a support
+vector machine on hand-crafted features, is a lower bound of what can be learned without a pretrained model."""
 
 from pathlib import Path
 
@@ -58,9 +57,8 @@ def pixel_statistics(image_set: ImageSet) -> np.ndarray:
 
 def control_task(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
     """Labels that mean nothing, and that new images have too (Hewitt and Liang 2019): image, split, cluster, control.
-    Images are put in CLUSTERS clusters by their standardised `pixel_statistics` (k-means, fitted on the train images).
-    Every cluster is dealt one option (`control`) as often as the option is true of train images: one cluster after the
-    other, in random order, gets the option that is furthest from its share."""
+    CLUSTERS clusters of standardised `pixel_statistics` (k-means, fitted on train images) are dealt one option each
+    (`control`), in random order the one furthest from its share of the train images."""
     images = pd.concat([image_set.rows_of(split_rule, split).assign(split=split) for split in SPLITS[:3]])
     training = images.index[images["split"] == "train"]
     scaler = StandardScaler().fit(statistics[training])
@@ -82,10 +80,8 @@ def shuffled(labels: np.ndarray) -> np.ndarray:
 
 
 def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndarray) -> pd.DataFrame:
-    """Rows of the test images (schema `rows.SCHEMA`) for each of WITHOUT_MODEL, fitted on all other images. A logistic
-    regression on standardised features: the combination of pixel mode, format and extension; this and the logarithms of
-    width, height (of the stored image) and bytes; `pixel_statistics`. The majority class has each option's share as its
-    probability."""
+    """Rows of the test images for each of WITHOUT_MODEL, fitted on all others: the majority class, or a logistic
+    regression on pixel mode, format, extension; on this and the logarithms of size and bytes; on statistics."""
     manifest, options = image_set.manifest, image_set.card.options
     tested = image_set.rows_of(split_rule, "test").index
     fitted = manifest.index.difference(tested)
@@ -104,9 +100,8 @@ def rows_without_model(image_set: ImageSet, split_rule: str, statistics: np.ndar
 
 
 def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
-    """Rows of the test images (schema `rows.SCHEMA`) for the reference, fitted on the train images as probes are.
-    Probabilities are calibrated on held-out folds of the train images (Platt 1999). Raises InputError for a class with
-    fewer than two train images."""
+    """Rows of the test images for the reference, fitted on the train images as probes are, probabilities calibrated on
+    held-out folds (Platt 1999). Raises InputError for a class with fewer than two train images."""
     training, tested = (image_set.rows_of(split_rule, split) for split in ("train", "test"))
     counts = training["option"].value_counts()
     if counts.min() < 2:
@@ -145,8 +140,7 @@ def cell_means(images: np.ndarray, cells: int) -> np.ndarray:
 
 
 def edges(images: np.ndarray) -> np.ndarray:
-    """The square root of histograms of oriented gradients (Dalal and Triggs 2005) of the smoothed images, normalised
-    over the image: float [images, DIRECTIONS x CELLS x CELLS]."""
+    """Square roots of histograms of oriented gradients (Dalal and Triggs 2005): float [images, DIRECTIONS x CELLS²]."""
     vertical, horizontal = np.gradient(gaussian_filter(images, (0, EDGES, EDGES)), axis=(1, 2))
     angle = np.mod(np.arctan2(vertical, horizontal), np.pi)
     direction = np.minimum((angle / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)

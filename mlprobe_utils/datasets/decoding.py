@@ -27,10 +27,8 @@ MEND = f"download it again, or {SAVE}"
 
 
 def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[dict, np.ndarray, np.ndarray]:
-    """What the manifest records of an image file, its thumbnail, and its working copy. The thumbnail (grey, uint8
-    [side, side]) and the perceptual hash are of the picture before it is reduced to the working copy (RGB, uint8
-    [height, width, 3]), so that duplicates do not depend on the protocol. Raises InputError as `open_image` and
-    `read_rgb`."""
+    """What the manifest records of an image file, its thumbnail (grey, uint8 [side, side]) and its working copy (RGB,
+    uint8 [height, width, 3]). Thumbnail and perceptual hash are of the unreduced picture, whatever the protocol."""
     image = open_image(data, name, settings.decode_limit, frame)
     facts = {"width": image.width, "height": image.height, "mode": image.mode, "format": image.format}
     facts |= {"frames": getattr(image, "n_frames", 1), "burned_in": image.info.get("burned_in")}
@@ -44,8 +42,7 @@ def decode(data: bytes, name: str, settings: Images, frame: int = 0) -> tuple[di
 
 
 def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Image.Image:
-    """Reads the header of an image, or of one of its frames. Raises InputError for what is of none of FORMATS, without
-    that frame, or larger than the limit (pixels)."""
+    """Reads the header of an image or of a frame. InputError for none of FORMATS, no such frame, too many pixels."""
     if not data:
         raise InputError(f"{name} is empty, 0 bytes: download it again")
     with _decoding(name, f"is no readable image of {', '.join(FORMATS)}"):
@@ -67,7 +64,6 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
 
 
 def check_sides(size: tuple[int, int], name: str) -> None:
-    """Raises InputError for an image (width and height) that models' processors refuse."""
     if max(size) > MOST_TIMES * min(size):
         found = f"{name} is {size[0]} x {size[1]} pixels, one side more than {MOST_TIMES} times the other"
         raise InputError(f"{found}, which models refuse: crop it, or leave it out (leave_out)")
@@ -82,8 +78,7 @@ def read_rgb(image: Image.Image, name: str) -> Image.Image:
 
 @contextmanager
 def _decoding(name: str, words: str) -> Iterator[None]:
-    """Within it, whatever a decoder raises of a file becomes an InputError that names it, and warnings are dropped: a
-    wrong byte may lead to an error of any type."""
+    """Whatever a decoder raises (a wrong byte may lead anywhere) becomes an InputError; warnings are dropped."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

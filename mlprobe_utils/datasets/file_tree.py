@@ -1,5 +1,4 @@
-"""A read-only view over a folder in which zip archives read as if they had been unpacked where they lie, and MedMNIST's
-arrays as folders of PNG files."""
+"""A read-only view over a folder in which zips read as if unpacked, and MedMNIST's arrays as folders of PNG files."""
 
 import io
 import os
@@ -32,10 +31,7 @@ class _File:
 
 class FileTree:
     """All files below `root`, a folder or a zip, by posix paths relative to it; hidden and system files are left out.
-
-    Raises InputError where `root` is not there, and on first use of the files for a link to a folder or out of `root`,
-    a damaged, encrypted or unsafe zip, or a file that lies there twice with different sizes.
-    """
+    On first use InputError for links out of it or to folders, unreadable or unsafe zips, two files at one path."""
 
     def __init__(self, root: Path):
         self.root = Path(root)
@@ -51,10 +47,6 @@ class FileTree:
     def folders(self) -> set[str]:
         """Every folder that holds a file, at any depth; the root is `.`."""
         return {".", *(str(parent) for path in self._files for parent in PurePosixPath(path).parents)}
-
-    def files_in(self, folder: PurePosixPath) -> list[str]:
-        """Paths of all files below `folder`, at any depth, sorted."""
-        return [path for path in self.paths if PurePosixPath(path).is_relative_to(folder)]
 
     def read(self, path: str) -> bytes:
         """Content of a file, one of `paths`. Raises InputError if it or its zip cannot be read."""

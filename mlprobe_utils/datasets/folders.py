@@ -25,11 +25,9 @@ def list_images(
     tree: FileTree, columns: Mapping[str, str] | None = None, leave_out: Collection[str] = ()
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Lists the images of a folder: `<class>/*`, `<split>/<class>/*`, or any files beside tables of them. A table, one
-    of TABLES in any folder, names files relative to itself in `file_name`, and perhaps label, split and patient;
-    `columns` says what it calls them. What it does not say, folders do. Returns image, label, split and patient (null:
-    not given), sorted by image, and pattern of `leave_out` -> how many files it left out. Raises InputError, with
-    counts, for files that are no images, in no folder of a class, or in a folder or a table alone; for a file listed
-    twice, a column that is missing, an image without a label."""
+    of TABLES in any folder, names files relative to itself, and perhaps label, split and patient (`columns`: what it
+    calls them); folders say the rest. Returns image, label, split and patient (null: not given), sorted by image, and
+    pattern of `leave_out` -> files left out. InputError for what `image_folder` names."""
     paths, left_out = without(tree.paths, leave_out)
     tables = [path for path in paths if PurePosixPath(path).name in TABLES]
     if not (images := [path for path in paths if path not in tables]):
@@ -115,7 +113,6 @@ def read_folders(images: list[str], where: str | PurePosixPath, labelled: bool =
 
 
 def check_labels(table: pd.DataFrame, declared: Collection[str]) -> None:
-    """Raises InputError for labels of images that are not declared, and for a declared one that no image has."""
     counts = table["label"].value_counts()
     if foreign := sorted({*counts.index} - {*declared}):
         found = ", ".join(f"'{label}' ({counts[label]} images)" for label in foreign)

@@ -69,8 +69,7 @@ class ImageSet:
         return self.pixels(row_position)
 
     def rows_of(self, split_rule: str, split: str) -> pd.DataFrame:
-        """The rows of a split by a rule (paper, clean), with their row position as index. Raises InputError for an
-        unknown rule or split."""
+        """The rows of a split by a rule (paper, clean), row position as index. InputError for an unknown one."""
         for what, value, known in (("split rule", split_rule, SPLIT_RULES), ("split", split, SPLITS[:3])):
             if value not in known:
                 raise unknown(what, value, known)

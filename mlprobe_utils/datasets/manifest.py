@@ -38,9 +38,8 @@ class Layout:
 
 def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits, folder: Path) -> None:
     """Writes `manifest.parquet` (schema MANIFEST), `pixels.bin` (RGB working copies, uint8, one after the other) and
-    `report.json` (how many images were found and released, per official split, "all" where there is none, and class;
-    how many files each pattern of the card left out; where the splits come from). Raises InputError for anything wrong
-    with the layout, and for images that cannot be read, with their number."""
+    `report.json` (images found and released per official split and class, files left out, where splits come from).
+    Raises InputError for anything wrong with the layout, and for images that cannot be read, with their number."""
     table, left_out = (read_folder if card.layout == "folder" else read_release)(tree, card)
     rows, thumbnails, unreadable, notes = [], [], [], Notes()
     with open(folder / "pixels.bin", "wb") as file:
@@ -71,19 +70,16 @@ def write_manifest(tree: FileTree, card: Release, images: Images, splits: Splits
 
 
 def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of a folder by its card, as `read_release`. Raises InputError as `list_images`, and for labels
-    other than the card's."""
+    """As `read_release`, of a folder; InputError as `list_images`, and for labels other than the card's."""
     table, left_out = folders.list_images(tree, card.columns, card.leave_out)
     folders.check_labels(table, [one.name for one in card.classes])
     return table.assign(path=table["image"], official_split=table.pop("split").replace("validation", "val")), left_out
 
 
 def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of the card's release, sorted: of the shallowest folder of the right name in the tree. One row
-    an image: image (its path from the release's folder, posix), path (in the tree), label, official_split (train, val,
-    test or null) and patient (or null); and how many files the card's patterns left out. Raises InputError where the
-    release is not found, or twice at one depth; for a class or split folder missing or unknown, a file of another kind
-    among the images, and split files or metadata that do not fit the images."""
+    """Lists the images of the card's release, sorted: of the shallowest folder of the right name. One row an image:
+    image (its path from there, posix), path (in the tree), label, official_split (train, val, test or null), patient
+    (or null); and how many files patterns left out. InputError for what is missing, there twice, or does not fit."""
     layout, found = LAYOUTS[card.layout], []
     classes = {layout.classes.format(c.name): c.name for c in card.classes}
     inside = {*(layout.splits or classes)}
@@ -103,7 +99,8 @@ def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str,
         both = " and ".join(f"'{folder}'" for folder in (release, *others))
         raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
     folder = release / layout.folder if layout.inner else release
-    files = [str(PurePosixPath(path).relative_to(folder)) for path in tree.files_in(folder)]
+    paths = [PurePosixPath(path) for path in tree.paths]
+    files = [str(path.relative_to(folder)) for path in paths if path.is_relative_to(folder)]
     files = [file for file in files if "/" in file and not file.startswith(f"{layout.folder}/")]
     files, left_out = folders.without(files, card.leave_out)
     table = folders.read_folders(files, folder)

@@ -21,8 +21,7 @@ def composed(label: str) -> str:
 
 
 class ClassOfImages(Part):
-    """One diagnostic class: its folder name in the release, the answer that the template offers for it, and other words
-    that count as that answer, in any language."""
+    """A diagnostic class: its folder's name, the answer that the template offers for it, and words that count as it."""
 
     name: Annotated[str, AfterValidator(composed)]
     option: str
@@ -74,7 +73,6 @@ class Release(Part):
 
     @property
     def options(self) -> list[str]:
-        """The answers a template offers, in the card's order."""
         return [c.option for c in self.classes]
 
     @property

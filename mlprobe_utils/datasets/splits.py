@@ -15,14 +15,11 @@ FOLDS = 10  # the validation fraction is met as k of at most so many folds; a sm
 
 
 def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd.DataFrame, str]:
-    """Adds `split_paper` and `split_clean` to image, label, official_split, patient and duplicate_group; one of SPLITS.
-    `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component (images
-    linked by duplicate group or patient) that holds two labels is unused, and none crosses a split: next to an official
-    test set linked train images are unused, a drawn test set takes whole components. In both, the official validation
-    set is unused and validation is drawn out of train by whole components, stratified by label. Of a folder `paper` is
-    `complete_splits`, and `clean` is the same without what links two labels or splits. Seeded, and independent of the
-    order of the rows. Also returns where the splits come from, in words. Raises InputError for a class with too few
-    images for a split."""
+    """Adds `split_paper` and `split_clean` to image, label, official_split, patient and duplicate_group; and words for
+    them. `paper`: the official test set, or a seeded draw of exactly the card's `test_counts`. `clean`: a component
+    (images linked by duplicate group or patient) of two labels is unused, and none crosses a split: train images linked
+    to an official test set are unused, a drawn one takes whole components. The official validation set is unused;
+    validation is drawn out of train by components, by label. Of a folder `paper` is `complete_splits`."""
     ordered = table.sort_values("image", kind="stable")
     label = ordered["label"].to_numpy(dtype=object)
     official = ordered["official_split"].to_numpy(dtype=object)
@@ -63,10 +60,9 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd
 def complete_splits(
     table: pd.DataFrame, test_fraction: float, validation_fraction: float, seed: int, where: str = ""
 ) -> tuple[pd.Series, str]:
-    """The split of each image, as given or, where there is no test or validation split, drawn: whole patients and
-    duplicate groups, stratified by label; and a sentence that says so. `table`: image, label, split (null: not given),
-    patient, duplicate_group. Raises InputError for a split of another name or for some images alone, a fraction out of
-    range, and a label with too few images."""
+    """The split of each image, as given or, without a test or validation split, drawn: whole patients and copies,
+    stratified by label; and a sentence that says so. `table`: image, label, split (null: not given), patient,
+    duplicate_group. InputError for an unknown or incomplete split, a fraction out of range, too few images."""
     ordered = table.sort_values("image", kind="stable")  # what is drawn does not depend on the order of the images
     if (missing := ordered["split"].isna()).any() and not missing.all():
         raise InputError(f"{where}image {ordered['image'][missing].iloc[0]} has no split: give it one")
@@ -115,9 +111,8 @@ def _draw_test(unit: np.ndarray, label: np.ndarray, usable: np.ndarray, card: Re
 def held_out(
     component: np.ndarray, label: np.ndarray, train: np.ndarray, fraction: float, seed: int, split: str, where: str = ""
 ) -> np.ndarray:
-    """Which train images go to another split: about a fraction, whole components, stratified by label; bool [images].
-    `component`, `label` and `train` (bool) are [images]. Raises InputError for a class of too few independent
-    images."""
+    """Which train images go to another split: about a fraction, whole components, stratified by label. All arrays are
+    [images], `train` and the result bool. InputError for a class of too few independent images."""
     share = Fraction(fraction).limit_denominator(max(FOLDS, round(1 / fraction)))
     folds = max(2, share.denominator)
     for name in sorted(set(label)):

@@ -8,6 +8,7 @@ whether its direction is used, and nothing of the place: behind a damage the mod
 that is decoded, and before it what it understands no longer gets through."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -32,8 +33,16 @@ PARTS = (VISION_TOWER, CONNECTOR, FIRST_HALF, SECOND_HALF, OUTPUT)  # in which a
 INCONCLUSIVE = "inconclusive"
 PAIRS, TESTED = "pairs", "test"  # images that are edited: pairs of classes, and test images
 OF_WHAT = ["edit", "point", "tokens"]
+TIED = 0.99  # share of the largest change, from which on another part's is as large
 SMALLEST = 1.0  # pp: no block that changes less does harm
 RESTORED = 0.5  # share of what a twin's answers are better by, from which on a part that is put back restores them
+
+
+class Shares(NamedTuple):
+    """Of what is missing, 0 to 1."""
+
+    named: float  # has to come back without a block, for it to be named
+    excluded: float  # must not come back, even at most, without any block, for the connector to be named
 
 
 def effects(rows: pd.DataFrame) -> pd.DataFrame:
@@ -86,28 +95,29 @@ def answered(rows: pd.DataFrame) -> float:
 
 
 def by_part(found: pd.DataFrame) -> pd.DataFrame:
-    """The block of each part that does most harm, of `gains`: its row, with the highest `high` of the part's blocks,
-    and p corrected for all blocks (Holm)."""
-    found = found.assign(p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
+    """The block of each part that does most harm, of `gains`: its row, with what it does in words, the highest `high`
+    of the part's blocks, and p corrected for all blocks (Holm)."""
+    words = [f"{own.change:+.0f} pp ({own.low:+.0f} to {own.high:+.0f})" for own in found.itertuples()]
+    found = found.assign(words=words, p=holm(found["p"]), high=found.groupby("part")["high"].transform("max"))
     return found.loc[found.groupby("part", sort=False)["change"].idxmax()].reset_index(drop=True)
 
 
-def place(parts: Sequence[Mapping], missing: float, share: float) -> tuple[str, str]:
+def place(parts: Sequence[Mapping], missing: float, shares: Shares) -> tuple[str, str]:
     """One of PARTS, or INCONCLUSIVE, and why in words, without a twin. `parts` are the rows of `by_part`, `missing` is
-    what can be decoded and is not answered (pp), `share` the part of it that a block has to explain, 0 to 1."""
-    least = share * missing
-    enough = [own for own in parts if own["p"] < ALPHA and own["change"] >= max(least, SMALLEST)]
+    what can be decoded and is not answered (pp)."""
+    least = max(shares.named * missing, SMALLEST)
+    enough = [own for own in parts if own["p"] < ALPHA and own["change"] >= least]
+    if not enough and all(own["high"] < shares.excluded * missing for own in parts):
+        return CONNECTOR, f"nothing that can be left out explains {least:.0f} pp; the connector cannot"
     if not enough:
-        if all(own["high"] < least for own in parts):
-            return CONNECTOR, f"no block, and not the output, explains {least:.0f} pp; only the connector is left"
         return INCONCLUSIVE, f"no block explains {least:.0f} pp for certain, and some may"
     best, *others = sorted(enough, key=lambda own: -own["change"])
-    words = f"{best['change']:+.0f} pp, at most {best['high']:+.0f}"
-    if rivals := [own for own in others if own["high"] > best["change"]]:
-        return INCONCLUSIVE, f"without {best['point']} {words}, and about as much without {rivals[0]['point']}"
+    if rivals := [own["point"] for own in others if own["change"] > TIED * best["change"]]:
+        return INCONCLUSIVE, f"{best['words']} without {best['point']}, and as much without {rivals[0]}"
     if best["part"] == OUTPUT:
-        return OUTPUT, f"ranked by the output layer itself, {words}: it arrives, and is not mapped to the right word"
-    return best["part"], f"without {best['point']} {words}"
+        words = "as the output layer ranks the options: the class arrives, and is not mapped to the right word"
+        return OUTPUT, f"{best['words']} {words}"
+    return best["part"], f"{best['words']} without {best['point']}"
 
 
 def place_by_twin(rows: pd.DataFrame) -> str:

@@ -1,9 +1,5 @@
-"""Artefacts: folders that appear whole or not at all, and know what they were made from.
-
-`made_from.json` holds all that the files depend on: what of cards, data and seeds is read, the stage's version, the
-content of artefacts upstream. `files.json` has size, time and SHA-256 of each file, so that a damaged one is found and
-made again; `provenance.json` is recorded, never compared.
-"""
+"""Artefacts: folders that appear whole or not at all, and hold what they were made from (`made_from.json`), and size,
+time and SHA-256 of their files (`files.json`), so that a damaged one is found and made again."""
 
 import contextlib
 import functools
@@ -47,10 +43,6 @@ class Artefact:
         upstream = {from_outputs(one.folder): content_hash(one.folder) for one in self.upstream}
         return {"stage": self.stage, "version": STAGES[self.stage].version, **self.inputs, "upstream": upstream}
 
-    def is_current(self) -> bool:
-        whole = all((one.folder / FILES).is_file() for one in self.upstream)
-        return whole and is_current(self.folder, self.made_from())
-
     def make(self, fill: Callable[[Path], None]) -> bool:
         return make(self.folder, self.made_from(), fill)
 
@@ -59,7 +51,9 @@ def stale(artefacts: Iterable[Artefact]) -> list[Artefact]:
     """Those that are not current, or made from one that is not, in the order given: upstream ones first."""
     found: dict[Path, Artefact] = {}
     for one in artefacts:
-        if any(source.folder in found for source in one.upstream) or not one.is_current():
+        follows = any(source.folder in found for source in one.upstream)
+        whole = all((source.folder / FILES).is_file() for source in one.upstream)
+        if follows or not (whole and is_current(one.folder, one.made_from())):
             found[one.folder] = one
     return [*found.values()]
 
@@ -103,8 +97,7 @@ def from_outputs(folder: Path) -> str:
 
 
 def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
-    """Makes an artefact by `fill`, as `artefact`, unless it is current; returns whether it did. Where several processes
-    want it, one makes it, and the others wait and find it made."""
+    """Makes an artefact by `fill`, as `artefact`, unless it is current or another process makes it; whether it did."""
     if is_current(folder, made_from):
         return False
     with files.locked(folder, from_outputs(folder)):
@@ -189,8 +182,7 @@ def peak_of(processes: int) -> float:
 
 
 def read_made_from(folder: Path, made_by: str) -> dict:
-    """What an artefact was made from; it counts as READ. Raises InputError, naming `made_by`, where it is not there, or
-    damaged."""
+    """What an artefact was made from; it counts as READ. InputError, naming `made_by`, if it is missing or damaged."""
     wrong = damage_of(folder) if folder.is_dir() else ""
     if wrong or (record := _record(folder)) is None:
         state = f"is damaged ({wrong})" if wrong else "is not there"

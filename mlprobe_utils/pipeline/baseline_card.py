@@ -48,7 +48,6 @@ class BaselineCard(Card):
     small: Variant | None = None
 
     def variant(self, which: str) -> Variant:
-        """The variant of that name, "full" or "small". Raises InputError where the card has none."""
         if (variant := getattr(self, which)) is None:
             raise InputError(f"data/baselines/{self.slug}.yml has no {which} variant: add one, or choose 'full'")
         return variant
@@ -75,7 +74,6 @@ def baselines_of(protocol: Protocol) -> list[BaselineCard]:
 
 
 def check_installed(card: BaselineCard, which: str) -> None:
-    """Raises InputError where the package that builds a variant of a baseline is missing."""
     if card.variant(which).library == "fastervit" and find_spec("fastervit") is None:
         licence = f" ({card.note})" if card.note else ""
         mend = f"`pip install -e .[fastervit]`{licence}, or name it in baselines.left_out of the protocol"
@@ -88,7 +86,6 @@ def baseline_folder(protocol: str, dataset: str, split_rule: str, slug: str = ""
 
 
 def baseline_artefact(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> Artefact:
-    """One baseline on one data set. Raises InputError as `BaselineCard.variant`."""
     recipe = recorded(protocol.baselines, {"variant", "left_out", "chosen"})
     network = recorded(card.variant(protocol.baselines.variant))
     inputs = {"network": network, "data": image_set.data_hash, "split_rule": split_rule, "recipe": recipe}

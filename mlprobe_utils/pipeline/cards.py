@@ -1,12 +1,10 @@
-"""Cards: validated YAML files that describe models, data sets and protocols. The file's name is the slug. And what the
-cards of models say together: what a miniature stands for, which models others were adapted from, series and sizes."""
+"""Cards: validated YAML files that describe models, data sets and protocols; a file's name is the slug."""
 
 import difflib
 import functools
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.files import atomic_write, hash_of, read_record
@@ -32,10 +30,7 @@ IMPORTED = "imported"  # the folder in outputs/ of models' results that came as 
 PUBLISHED = CARDS / "published"  # the paper's tables
 
 
-class Card(BaseModel):
-    """What all cards share: unknown keys refused, types exact, immutable."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+class Card(Part):
     folder: ClassVar[str]  # of data/, where cards of this kind are
     in_words: ClassVar[str]
     slug: str
@@ -156,7 +151,7 @@ class Protocol(Card):
     extraction: Extraction
     probe: Probe
     probe_seeds: int = Field(ge=5, description="of the main recipe, in states of `places.SEEDED`: fewer show no spread")
-    probe_variants: dict[str, Probe] = {}  # name -> recipe shown beside it; in the file only what differs from `probe`
+    probe_variants: dict[str, Probe] = Field({})  # name -> recipe shown beside it; a file has what differs from `probe`
     interventions: Interventions
     baselines: Baselines
     health: Health
@@ -209,10 +204,10 @@ class _OneKeyOnce(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         return super().construct_mapping(node, deep)
 
 
-def parse_card(card_class: type[OfKind], path: Path) -> OfKind:
-    """Loads a card's file. Raises InputError: not YAML, a key unknown or missing, a value of a wrong type or range."""
+def parse_card(card_class: type[OfKind], path: Path, text: str | None = None) -> OfKind:
+    """A card, from its file or a `text` for it. InputError: not YAML, a key unknown or missing, a wrong value."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _OneKeyOnce)
+        content = yaml.load(path.read_text(encoding="utf-8") if text is None else text, _OneKeyOnce)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{relative(path)} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
@@ -231,9 +226,7 @@ def parse_card(card_class: type[OfKind], path: Path) -> OfKind:
 
 def write_card(card_class: type[OfKind], path: Path, text: str) -> None:
     """Writes a card's file, once it is valid. Raises InputError as `parse_card`."""
-    with tempfile.TemporaryDirectory() as place:
-        (draft := Path(place) / path.name).write_text(text, encoding="utf-8")
-        parse_card(card_class, draft)
+    parse_card(card_class, path, text)
     atomic_write(path, text)
 
 
@@ -273,7 +266,6 @@ def imported(slug: str) -> dict | None:
 
 
 def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None:
-    """Raises InputError for the first of some slugs that has no card."""
     known = slugs(card_class)
     if missing := [slug for slug in named if slug not in known]:
         raise unknown(card_class.in_words, missing[0], known, mend)

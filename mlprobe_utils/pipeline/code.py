@@ -1,5 +1,4 @@
-"""The source files behind a module or a notebook, and their hash: what pages and scores are made from, as artefacts
-that take longer than seconds are from the version of their stage (`stages`)."""
+"""The source files behind a module or a notebook, and their hash: what pages and scores are made from."""
 
 import functools
 import re
@@ -17,8 +16,7 @@ IMPORT = re.compile(
 
 @functools.cache
 def code_files(start: str | Path) -> tuple[Path, ...]:
-    """A module and the package's files that it imports, directly or not, sorted; of a script outside of it the latter.
-    Raises ValueError for a module that does not exist."""
+    """A module and what of the package it imports, directly or not, sorted; of a script outside of it the latter."""
     if isinstance(start, str) and _source_file(start) is None:
         raise ValueError(f"there is no module {start}")
     found, queue = set(), [start] if isinstance(start, str) else [*_imports(start)]

@@ -58,9 +58,8 @@ class Run(Selection):
 
 
 def configure(models: Sequence[str], datasets: Sequence[str], protocol: str, split_rule: str, data: str) -> Run:
-    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data` the paper's).
-    `data` is the folder of the real images; a relative one starts at the project's root. Raises InputError for a slug
-    that is unknown or given twice, a card that is not valid, and for a missing folder."""
+    """The run of these models (as of `models_of`) and data sets (none: all phantoms, or with `data`, the folder of the
+    real images, the paper's). InputError for a slug unknown or given twice, a card not valid, a missing folder."""
     models = models_of(models)
     cards.load_protocol(protocol)
     if split_rule not in SPLIT_RULES:

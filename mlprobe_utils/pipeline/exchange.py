@@ -1,7 +1,5 @@
-"""A model's results as one file, without images and weights, so that they stand beside others' on every page.
-
-`outputs/imported/<slug>.yml` is the card of a model whose results came as a file, `<slug>.json` the file's record.
-"""
+"""A model's results as one file, without images and weights, so that they stand beside others' on every page. Of what
+is imported, `outputs/imported/` has the model's card, `<slug>.yml`, and the file's record, `<slug>.json`."""
 
 import io
 import json
@@ -30,9 +28,8 @@ OWN_MACHINE = ("slug", "made_by", "recipe")  # fields of a card that say how its
 
 
 def export_results(model: str, datasets: list[str], protocol: str, split_rule: str, file: Path | None = None) -> None:
-    """Writes a model's rows, card and provenance on some data sets, with those of its discussions that are there, to a
-    file (None: `<model>.results.zip`), and prints its name. Raises InputError for what is not current, with the command
-    that makes it."""
+    """Writes a model's rows, card and provenance, with those of its discussions that are there, to a file (None:
+    `<model>.results.zip`), and prints its name. InputError for what is not current, with the command that makes it."""
     file = file or Path(f"{model}{SUFFIX}")
     of_set = {place.image_set.card.slug: place for place in places(model, datasets, protocol, split_rule)}
     made, discussed = [], []
@@ -76,9 +73,8 @@ def _contents(one: Artefact) -> dict[str, bytes]:
 
 
 def import_results(file: Path) -> str:
-    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned. Raises
-    InputError for no such file, one that was changed, one that other versions of the stages made, and a slug that a
-    model card of one's own has."""
+    """Unpacks a file of `export_results` into `outputs/`; its name is the model's slug here, which is returned.
+    InputError for no such file, one changed or made by other versions of the stages, and a slug that is taken."""
     slug, name = file.name.removesuffix(SUFFIX), relative(file)
     if not file.is_file():
         raise InputError(f"there is no {name}: give a file that `mlprobe export` wrote")
@@ -140,7 +136,6 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
 
 
 def _damage(slug: str) -> str:
-    """What is wrong with imported results, in words; empty if nothing is."""
     record = imported(slug)
     of_run = (artefacts.OUTPUTS / record["protocol"] / dataset / record["split_rule"] for dataset in record["datasets"])
     folders = [path.parent for place in of_run for path in (place / slug).rglob(MADE_FROM)]
@@ -149,8 +144,7 @@ def _damage(slug: str) -> str:
 
 
 def check_imported(model: str, datasets: Iterable[str], protocol: str, split_rule: str) -> None:
-    """Raises InputError where results that came as a file are of another protocol, split rule or data set than a run,
-    or of other images, or damaged."""
+    """Raises InputError where imported results are damaged, or of other settings or images than a run."""
     if wrong := _damage(model):
         raise InputError(f"the imported results '{model}' are damaged ({wrong}): give {model}{SUFFIX} in MODELS again")
     record, where = imported(model), f"the imported results '{model}' are of"

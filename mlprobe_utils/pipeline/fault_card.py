@@ -99,11 +99,9 @@ class Trial(Card):
     least_loss: float = Field(ge=0, le=100, description="pp: a smaller loss is no failure mode, however clear it is")
 
     def drawn(self, model: int, dataset: int, datasets: int) -> list[tuple[Fault, float]]:
-        """The faults and strengths (points to be lost) of a model and a data set, by their numbers among all.
-
-        Models go round the faults one after another, so that each has every fault about equally often; from model to
-        model the data sets change places, and from round to round the strengths: Latin squares, in which fault,
-        strength, data set and model, and so family, are crossed in balance whichever models are run."""
+        """The faults and strengths (points to be lost) of a model and a data set, by their numbers among all. Models go
+        round the faults, from model to model the data sets change places, and from round to round the strengths: Latin
+        squares, which cross fault, strength, data set and model, and so family, in balance whichever models are run."""
         found = []
         first = (model * datasets + (dataset + model) % datasets) * self.each
         for strengths, destroys in ((self.destroying, True), (self.keeping, False)):
@@ -126,9 +124,8 @@ load_trial = partial(load_card, Trial, "planted-faults")
 
 
 def strengths(model: str, dataset: str, trial: bool) -> list[tuple[Fault, float]]:
-    """The faults and how much each is to cost (pp): those of the book at each strength, or what the trial draws for a
-    model and a phantom set, by their places in data/book.yml and among those of the releases' layouts: another phantom
-    set changes no draw."""
+    """The faults and how much each is to cost (pp): those of the book at each strength, or what the trial draws, by the
+    model's place in data/book.yml and the set's among those of the releases' layouts: another set changes no draw."""
     book, sets = load_book(), [load_data_card(slug) for slug in slugs(DataCard)]
     known = [card.slug for card in sets if card.synthetic and card.layout != "folder"]
     if not trial:
@@ -183,7 +180,6 @@ class DamagedModel:
 
     @property
     def mode(self) -> str:
-        """The failure mode that the diagnosis should find."""
         return self.fault.expected
 
 
@@ -196,9 +192,8 @@ def damaged_models(models: Container[str]) -> list[DamagedModel]:
 
 
 def damaged_selection(selection: Selection) -> Selection:
-    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run; of real
-    images alone, on the phantom twin of the first that has one, as a fault's cost is measured on images drawn afresh.
-    """
+    """The results of a run's damaged models, on the phantom set of data/book.yml or else the first of the run, or the
+    twin of real images: a fault's cost is measured on images drawn afresh."""
     dataset = load_book().planted_faults.dataset
     cards = [card for card in map(load_data_card, selection.datasets) if card.layout != "folder"]
     if dataset not in selection.datasets and cards:
@@ -217,7 +212,6 @@ def phantom_twin(card: DataCard) -> DataCard:
 
 
 def check_drawable(datasets: Iterable[str]) -> None:
-    """Raises InputError for a set of real images, which names its phantom twin."""
     for card in (card for card in map(load_data_card, datasets) if not card.synthetic):
         wrong = f"data set '{card.slug}' holds real images, of which no fresh ones can be drawn to measure a fault on"
         raise InputError(f"{wrong}: give '{phantom_twin(card).slug}', on which the model is then fine-tuned")

@@ -15,17 +15,9 @@ from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.image_set import MANIFEST, ImageSet
 from mlprobe_utils.datasets.settings import NOT_STATED
 from mlprobe_utils.evaluation.metrics import METRICS
-from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline import artefacts, cards
 from mlprobe_utils.pipeline.artefacts import Artefact, read_made_from, relative
-from mlprobe_utils.pipeline.cards import (
-    DataCard,
-    Protocol,
-    card_path,
-    load_data_card,
-    load_protocol,
-    recorded,
-    write_card,
-)
+from mlprobe_utils.pipeline.cards import DataCard, Protocol, load_data_card, load_protocol, recorded
 
 UNEQUAL = 5  # times as many test images of one class as of another: accuracy is then mostly that of the largest
 # what a manifest is made from, of a data card
@@ -102,13 +94,12 @@ def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
 
 
 def propose_card(folder: Path, slug: str | None) -> str:
-    """Writes data/datasets/SLUG.yml (None: the folder's name) for the images of a folder, and returns its text. Raises
-    InputError for a card that is there already, and for a folder or names of classes that no card can describe."""
+    """Writes data/datasets/SLUG.yml (None: the folder's name) for a folder of images, if there is none; its text."""
     from mlprobe_utils.datasets.folders import list_images  # which imports what no page needs
 
     folder = folder.expanduser().resolve()
     slug = slug or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.stem)
-    if (path := card_path(DataCard, slug)).exists():
+    if (path := cards.card_path(DataCard, slug)).exists():
         raise InputError(f"{relative(path)} is there already: edit it, or choose another name with --slug")
     tree = FileTree(folder)
     masks = ["*_mask*"] if any("_mask" in file for file in tree.paths) else []
@@ -132,7 +123,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
     }
     text = "".join(f"# {name}: {value}\n" for name, value in found.items())
     text += yaml.safe_dump(content | ({"leave_out": masks} if masks else {}), allow_unicode=True, sort_keys=False)
-    write_card(DataCard, path, text)
+    cards.write_card(DataCard, path, text)
     return text
 
 

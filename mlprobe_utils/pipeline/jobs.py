@@ -1,7 +1,5 @@
-"""The jobs of a run: commands of the package, what each waits for, and which of its artefacts are due.
-
-`make book` runs them through the Snakefile; a chapter in an open notebook runs those that it needs by `prepare`.
-"""
+"""The jobs of a run: commands of the package, what each waits for, and which of its artefacts are due. `make book` runs
+them through the Snakefile; a chapter in an open notebook runs those that it needs by `prepare`."""
 
 import os
 import subprocess
@@ -58,8 +56,7 @@ def book_jobs(run: Run) -> list[Job]:
 def jobs_of(
     run: Run, discussions: Sequence[Discussion] = (), faults: bool = False, baselines: Sequence[BaselineCard] = ()
 ) -> list[Job]:
-    """The image sets, checkpoints and results of a run, upstream first. Discussions are made for the models that take
-    part, and faults planted in the one that data/book.yml names."""
+    """The image sets, checkpoints and results of a run, with what its models take part in; upstream first."""
     damaged = damaged_models(run.models) if faults else []
     planted = {one.model: damaged_selection(run).datasets for one in damaged[:1]}
     discussed = {slug: [card for card in discussions if taking_part(card, [slug])] for slug in run.models}
@@ -135,7 +132,6 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 
 
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
-    """One model's cases for the laboratory, undamaged and, if wanted, damaged ones."""
     of_run = model, list(run.datasets), run.protocol, run.split_rule
     own = _due(lambda: chain.from_iterable(place.of_trial(damaged) for place in places(*of_run)))
     command = ("trial", model, *_options(run), *([] if damaged else ["--undamaged"]))

@@ -29,7 +29,7 @@ from mlprobe_utils.evaluation.diagnosis import (
     usual,
 )
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
-from mlprobe_utils.evaluation.used import CONNECTOR, INCONCLUSIVE
+from mlprobe_utils.evaluation.used import CONNECTOR, INCONCLUSIVE, Shares
 from mlprobe_utils.evaluation.used import PARTS as PARTS_OF_MODELS
 from mlprobe_utils.pipeline import artefacts, fault_card
 from mlprobe_utils.pipeline.cards import Card, parse_card
@@ -61,7 +61,7 @@ PLACED = ["model", "dataset", "family", "run", "collapsed", *PLANTED, "mode"]
 HELPED = tuple(part for part in PARTS_OF_MODELS if part != CONNECTOR)  # which can be left out
 EDITED = [*(f"{column}: {part}" for part in HELPED for column in ("change", "high", "p")), "decodable", "answered"]
 EDITED += ["by twin", "part"]
-SHARES = [n / 20 for n in range(2, 19)]  # of what is missing, tried
+SHARES = [Shares(a / 10, b / 10) for a in range(3, 9) for b in range(4, 11)]  # that are tried
 MOST_MISPLACED = 10.0  # percent of the cases that a share is set on
 LOST = [*MEASURES, *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
 CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
@@ -113,28 +113,30 @@ class Laboratory:
         return by_family(self.cases, families)
 
     @cached_property
-    def _places(self) -> pd.DataFrame:
-        """Where interventions place each case that has one, without a twin, by each of SHARES."""
-        return pd.DataFrame({share: self.cases.apply(_placed, axis=1, share=share) for share in SHARES})
+    def _places(self) -> dict[Shares, pd.Series]:
+        """Where interventions place each case, without a twin."""
+        return {shares: self.cases.apply(_placed, axis=1, shares=shares) for shares in SHARES}
 
-    def share(self, family: str, kind: str | None = None) -> float:
-        """The share of what is missing that a block has to explain, set on kept-but-unusable faults of other families,
-        and of other kinds than `kind`: with it the most are placed right, of those that misplace few."""
+    def share(self, family: str, kind: str | None = None) -> Shares:
+        """The shares set on kept-but-unusable faults of other families, and of other kinds than `kind`: with them the
+        most are placed right, and of as many the fewest wrong, of those that misplace few."""
         cases = self.cases
         used_for = _unusable(cases) & (cases["family"] != family) & (cases["kind"] != kind)
-        own, truth = self._places[used_for], cases.loc[used_for, "part"]
-        right = own.eq(truth, axis=0).mean()
-        wrong = 100 * (own.isin(PARTS_OF_MODELS) & own.ne(truth, axis=0)).mean()
-        few = wrong[wrong <= max(MOST_MISPLACED, wrong.min())].index
-        return float(right[few].idxmax())
+        truth, rates = cases.loc[used_for, "part"], {}
+        for shares, places in self._places.items():
+            own = places[used_for]
+            rates[shares] = (own == truth).mean(), 100 * (own.isin(PARTS_OF_MODELS) & (own != truth)).mean()
+        limit = max(MOST_MISPLACED, min(wrong for _, wrong in rates.values()))
+        few = [shares for shares, (_, wrong) in rates.items() if wrong <= limit]
+        return max(few, key=lambda shares: (rates[shares][0], -rates[shares][1]))
 
-    def shares(self, families: Mapping[str, str]) -> dict[str, float]:
+    def shares(self, families: Mapping[str, str]) -> dict[str, Shares]:
         """Model -> `share` of its family, where `families` are model -> family."""
         return {model: self.share(family) for model, family in families.items()}
 
     def placements(self, twin: bool = False, destroys: bool = False) -> pd.DataFrame:
         """Cases of LEAST_LOST points or more, by where the fault is (rows) and where interventions place it (columns);
-        without a twin by a share that was set on other families and kinds of fault."""
+        without a twin by shares that were set on other families and kinds of fault."""
         own = self._judged(twin, destroys)
         columns = [*PARTS_OF_MODELS, INCONCLUSIVE, *([] if twin else [NOTHING])]
         counts = pd.crosstab(own["part"], own["placed"])
@@ -160,7 +162,7 @@ class Laboratory:
             return own.assign(placed=own["by twin"])
         folds = {fold: self.share(*fold) for fold in {*zip(own["family"], own["kind"], strict=True)}}
         shares = [folds[fold] for fold in zip(own["family"], own["kind"], strict=True)]
-        placed = [self._places.at[case, share] for case, share in zip(own.index, shares, strict=True)]
+        placed = [self._places[one][case] for case, one in zip(own.index, shares, strict=True)]
         return own.assign(placed=pd.Series(placed, own.index).where(own["diagnosed"].notna(), NOTHING))
 
     def words(self) -> str:
@@ -184,12 +186,10 @@ def edited(rows: pd.DataFrame, probed: pd.DataFrame, point: str | None) -> dict[
     return columns | {"part": None if pd.isna(point) else used.part_of(point, layers)}
 
 
-def _placed(case: pd.Series, share: float) -> str:
-    parts = [
-        {column: case[f"{column}: {part}"] for column in ("change", "high", "p")} | {"part": part, "point": part}
-        for part in HELPED
-    ]
-    return used.place(parts, case["decodable"] - case["answered"], share)[0]
+def _placed(case: pd.Series, shares: Shares) -> str:
+    columns, nothing = ("change", "high", "p"), {"point": None, "words": None}
+    parts = [{c: case[f"{c}: {part}"] for c in columns} | nothing | {"part": part} for part in HELPED]
+    return used.place(parts, case["decodable"] - case["answered"], shares)[0]
 
 
 def _strong_enough(cases: pd.DataFrame) -> pd.Series:

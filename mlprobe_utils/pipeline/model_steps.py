@@ -1,8 +1,5 @@
 """The work for one model on all its data sets, in one process: its pipeline, and what discussions need beyond that.
-
-Every step makes artefacts, and skips those that are current, so that a killed run is resumed. Several processes, behind
-`accelerate-launch -m`, share what the model computes; the main one alone fits probes.
-"""
+Steps skip what is current. Several processes share what the model computes; the main one fits probes."""
 
 import itertools
 from collections.abc import Mapping
@@ -17,14 +14,8 @@ from scipy.special import softmax
 from mlprobe_utils.common.files import atomic_write
 from mlprobe_utils.common.processes import processes, sharded
 from mlprobe_utils.datasets.controls import ROWS, TASK, shuffled, write_image_controls
-from mlprobe_utils.evaluation.names import (
-    CONTROL_RUN,
-    CONTROL_TASK,
-    MEMORISATION,
-    RANDOM_WEIGHTS,
-    TEXT_ONLY,
-    places_of_sites,
-)
+from mlprobe_utils.evaluation import names
+from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
 from mlprobe_utils.evaluation.question import OWN_PROMPT
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
@@ -146,8 +137,7 @@ def make_lens(work: Work) -> None:
 
 def make_probes(work: Work) -> None:
     """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
-    `seeds.parquet`: the main recipe in the states of SEEDED, all `probe_seeds`, test images. Places, which are wide,
-    are probed by the main recipe alone, and with all seeds at the sites of the diagnosis."""
+    `seeds.parquet`: the main recipe in SEEDED, all seeds, test images; of places only the sites of the diagnosis."""
     if processes().is_main_process:
         work.probes().make(partial(_write_probes, work))
 
@@ -183,7 +173,7 @@ def _write_probes(work: Work, folder: Path) -> None:
 
 def features_of_sites(features: Features) -> Features:
     """Those of the sites that the diagnosis reads."""
-    places = places_of_sites({key.split("/")[0] for key in features})
+    places = names.places_of_sites({key.split("/")[0] for key in features})
     return {key: features[key] for key in map("/".join, places)}
 
 
@@ -241,10 +231,9 @@ def make_image_controls(work: Work) -> None:
 
 
 def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
-    """Controls by probes of the means of image tokens: the control task and random weights, probed at every point, and
-    memorisation (train images), at the last one of each module. `tuned` and `random` are of the fine-tuned model and of
-    the one with random weights, which has no stage; `images` has a row for each row of theirs: image, split, option,
-    and control (the control task's option)."""
+    """Controls by probes of the means of image tokens: control task and random weights at every point, memorisation
+    (train images) at each module's end. `tuned` and `random` are of the fine-tuned model and of that with random
+    weights; `images` has a row for each row of theirs: image, split, option, control (of the control task)."""
     training, tested = (np.flatnonzero(images["split"] == split) for split in ("train", "test"))
     memorised = images["option"].to_numpy(copy=True)
     memorised[training] = shuffled(memorised[training])

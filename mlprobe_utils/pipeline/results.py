@@ -1,17 +1,11 @@
 """Where the results of a run lie, and reading them back: an InputError names the command that makes what is missing.
 
-outputs/<protocol>/<data set>/data/                          manifest and working copies
-outputs/<protocol>/<data set>/controls-<split>/              what needs no model, and the control task's labels
-outputs/<protocol>/<data set>/fresh-<split>/                 phantoms that test the headlines once more
-outputs/<protocol>/<data set>/<split>/features-random-<shape>/  of random weights, for all models of a shape
-outputs/<protocol>/<data set>/<split>/<model>/adapter-<run>/  LoRA adapter and learning curve
-                                             /features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/
-                                             /controls/, lens/, transfer/, prompts/, replication/, interventions/
-                                             tables of `scoring`
-                                             /calibration/  how severe each fault has to be
-                                             /faults/<fault>-<strength>/: the same of the damaged model, run 0
-                                             /vision_tower/<frozen>/, order/<order>/: the same of a variant (`variants`)
-                                             /classifier-<trainable>-<run>/: the vision tower trained alone
+outputs/<protocol>/<data set>/data/, controls-<split>/, fresh-<split>/  manifest, what needs no model, fresh phantoms
+              …/<split>/features-random-<shape>/  of random weights, for all models of a shape
+              …/<split>/<model>/adapter-<run>/, features-<stage>[-<run>]/, predictions-<stage>[-<run>]/, probes/, …
+                                classifier-<trainable>-<run>/  the vision tower trained alone
+                                calibration/, faults/<fault>-<strength>/  how severe faults are; of a damaged model
+                                vision_tower/<frozen>/, order/<order>/  the same of a variant (`variants`)
 """
 
 import itertools
@@ -77,10 +71,7 @@ def states_of(protocol: Protocol, variant: Variant | None = None, damaged: bool 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which results: models and data sets by slug, under one protocol and one split rule, and of which variant.
-
-    A slug `<healthy model>+<fault>-<strength>` is of a damaged model, `fault_card.DamagedModel`.
-    """
+    """Models (`<healthy>+<fault>-<strength>`: a damaged one) and data sets under one protocol and split rule."""
 
     models: tuple[str, ...]
     datasets: tuple[str, ...]
@@ -89,8 +80,7 @@ class Selection:
     variant: Variant | None = field(default=None, kw_only=True)
 
     def command(self, model: str, dataset: str, discussed: bool = False, name: str = "model") -> str:
-        """The command line that makes a model's results on a data set; `discussed`: those of discussions, too; `name`:
-        of another command."""
+        """The command line that makes a model's results on a data set; `name`: of another command."""
         healthy, damaged, _ = model.partition("+")
         command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
         command += f" --protocol {self.protocol} --split {self.split_rule}"
@@ -130,8 +120,7 @@ def results_below(folders: Iterable[Path]) -> dict[str, str]:
 def gather(
     selection: Selection, names: Iterable[str], file: str, discussed: bool = False, **chosen: str | int
 ) -> pd.DataFrame:
-    """The rows of a file of some artefacts of every selected model and data set; with `chosen`, such as
-    stage="finetuned", no others are read. Raises InputError as `require`."""
+    """The rows of a file of some artefacts of every selected model and data set, with `chosen` values; as `require`."""
     filters = [(column, "==", value) for column, value in chosen.items()] or None
     folders = folders_of(selection, *names, discussed=discussed)
     return pd.concat([artefacts.read_rows(folder / file, filters=filters) for folder in folders], ignore_index=True)
@@ -167,9 +156,8 @@ def end_rows(selection: Selection) -> pd.DataFrame:
 
 
 def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
-    """Rows of the linear probe at the end of the vision tower before fine-tuning, test images: a classifier of which
-    nothing but the head is trained, as MedSigLIP's authors recommend. None where no recipe of the protocol is linear.
-    """
+    """Rows of the linear probe at the vision tower's end before fine-tuning, test images: a classifier with nothing but
+    the head trained, as MedSigLIP's authors recommend. None where no recipe is linear."""
     recipes = load_protocol(selection.protocol).probes
     linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
     chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}

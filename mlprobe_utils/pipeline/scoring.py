@@ -25,10 +25,9 @@ def derived(
     make: Callable[[Selection], pd.DataFrame],
     **recipe: float,
 ) -> pd.DataFrame:
-    """The artefact `name`, a table, of every selected model and data set, one below the other. `make`, which runs the
-    code of `module`, makes that of one model and data set from `sources`, the artefacts beside it; it depends on the
-    data card's positive option and on `recipe`, too. Raises InputError, with the command that makes it, where a source
-    is not there; and what `make` raises."""
+    """The artefact `name`, a table, of every selected model and data set. `make`, code of `module`, makes that of one
+    from `sources`, the artefacts beside it; it depends on the data card's positive option and on `recipe`, too. Raises
+    InputError, with the command that makes it, where a source is not there; and what `make` raises."""
     code, frames = code_hash(module), []
     for model, dataset, folder in selection.folders():
         own = folder / name

@@ -66,9 +66,8 @@ def groups(
 
 
 def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples, list[str]]:
-    """Resamples of the test images of a split, and their names, sorted as of `Outcomes`. What is drawn are components:
-    images linked by a patient or duplicate group, be it through images of other splits. Raises InputError where all
-    test images are of one component, or for an unknown split rule."""
+    """Resamples of a split's test images, and their names, sorted as of `Outcomes`. What is drawn are components:
+    images linked by a patient or duplicate group, be it through other splits. InputError where there is but one."""
     tested = image_set.rows_of(split_rule, "test").sort_values("image")
     own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:

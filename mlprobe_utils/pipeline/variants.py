@@ -44,8 +44,7 @@ def discussions() -> list[Discussion]:
 
 
 def taking_part(discussion: Discussion, models: Iterable[str]) -> list[str]:
-    """Those of a run's models that take part: the discussion's and their miniatures; of imported ones, whose results
-    have it."""
+    """Those of a run's models that take part: the discussion's and their miniatures; imported ones if they have it."""
     own = {slug: cards.imported(slug) for slug in models}
     own = [slug for slug, record in own.items() if not record or discussion.slug in record["discussions"]]
     return [slug for slug in own if original(cards.load_model_card(slug)).slug in discussion.models]

@@ -68,8 +68,7 @@ def train_adapter(
     loaded: LoadedModel, questions: Questions, images: pd.DataFrame, recipe: FineTuning, run: int, folder: Path
 ) -> None:
     """Trains an adapter on the train images; leaves it and its learning curve in `folder`. `images` has split, option,
-    stored_height and stored_width, and an image's position in `questions` as index; `run` seeds LoRA's weights and the
-    order of the images. Under FSDP the model stays sharded, and has to be loaded again."""
+    stored_height, stored_width, index: position in `questions`; `run` is the seed. FSDP leaves the model sharded."""
     set_seed(run)
     adapted = get_peft_model(loaded.model, lora_config(loaded, recipe))
     try:

@@ -87,11 +87,9 @@ def predict(
     folder: Path,
     synonyms: Mapping[str, Sequence[str]] = {},
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers about the images at `positions`; an interrupted run goes on from the shards in `folder`.
-
-    Returns one row an image: `text` (generated greedily), `parsed` (option or None) and `thought_cut` (by the limit of
-    tokens); and the options' probabilities, float64 [images, options]: summed log-probability of the option's tokens
-    and the end token, normalised."""
+    """Answers about the images at `positions`, resumed from the shards in `folder`: one row an image, `text` (generated
+    greedily), `parsed` (option or None), `thought_cut` (by the limit of tokens); and the options' probabilities,
+    float64 [images, options]: summed log-probability of the option's tokens and the end token, normalised."""
     shards, encoder = shards_of(folder, positions, settings.shard_images, ".parquet"), questions.encoder
     given = encoder, options, settings.max_new_tokens
     for path, batches in own_missing(shards, settings.batch_size, "answer"):

@@ -1,5 +1,4 @@
-"""Training a model on (image, answer) pairs: Trainer, with the loss on the answer's tokens and logits only there, in
-one process, or with the same result in several (DDP, FSDP)."""
+"""Training on (image, answer) pairs by Trainer, with the same result in one process or several (DDP, FSDP)."""
 
 import itertools
 import shutil
@@ -60,8 +59,7 @@ class Examples(torch.utils.data.Dataset):
 
 
 class EpochSampler(LengthGroupedSampler):
-    """An order that seed and epoch decide, in every process and after a kill. Where processes share a batch, the last
-    one is completed by examples without answers (~i)."""
+    """An order that seed and epoch alone decide. Examples without answers (~i) complete a shared batch."""
 
     def __init__(self, batch_size: int, lengths: list[int], seed: int, shared: bool = False):
         super().__init__(batch_size, lengths=lengths)
@@ -81,8 +79,7 @@ class EpochSampler(LengthGroupedSampler):
 
 
 class Watched(TrainerCallback):
-    """A line a minute while training, and its end at a step that leaves weights which are not finite: Trainer would go
-    on, and log 0 as loss. `name` is that of the model in errors."""
+    """A line a minute in training, and its end at a step whose weights are not finite: Trainer would go on."""
 
     def __init__(self, name: str):
         self.name = name
@@ -92,8 +89,7 @@ class Watched(TrainerCallback):
         self.notes, self.begin = Notes(), state.global_step  # a resumed run begins in the middle
 
     def on_save(self, args, state, control, **kwargs):
-        """A checkpoint, whose files Trainer writes one after the other, counts once they are listed, with what
-        evaluations have left beside it."""
+        """A checkpoint counts once its files are listed, with what evaluations have left beside it."""
         processes().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(args.output_dir)
@@ -118,8 +114,7 @@ class OneDevice(TrainingArguments):
 
 
 class AnswerTrainer(Trainer):
-    """Trainer whose loss is the mean over the answers' tokens: of a whole step in all processes, or a whole set.
-    Another task overrides `encoded` and `losses_of`."""
+    """The loss is the mean over the answers' tokens of a step; other tasks override `encoded` and `losses_of`."""
 
     trains = False  # whether every module has been set to training since the beginning, or the last evaluation
 
@@ -186,11 +181,9 @@ def train(
     name: str = "a model",
     trainer_class: type[AnswerTrainer] = AnswerTrainer,
 ) -> tuple[pd.DataFrame, dict[str, torch.Tensor]]:
-    """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints` after a kill.
-
-    Returns the learning curve: epoch, training_loss, validation_loss (nats per answer token; nan without validation
-    images); and the model's weights, under FSDP whole in the main process. InputError, with `name`, where the processes
-    cannot share the recipe's batch evenly, or a step leaves weights that are not finite."""
+    """Trains `model` in place with AdamW and a cosine schedule; resumes from `checkpoints`. Returns the learning curve:
+    epoch, training_loss, validation_loss (nats per answer token; nan without validation images); and the weights, under
+    FSDP whole in the main process. InputError, with `name`, for a batch that cannot be shared, or nan."""
 
     def mean_loss(evaluated: EvalPrediction) -> dict[str, float]:
         return {"loss": float(np.sum(evaluated.predictions, dtype=float) / np.sum(evaluated.label_ids))}

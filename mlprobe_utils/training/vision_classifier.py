@@ -55,8 +55,7 @@ def means_at_end(loaded: LoadedModel, inputs: dict) -> torch.Tensor:
 
 
 class VisionClassifier(nn.Module):
-    """Logits of the classes, float32 [images, classes]. It has the trained parameters alone: checkpoints hold no LLM,
-    and processes that share a training wait for no gradient that never comes."""
+    """Logits, float32 [images, classes]. It has the trained parameters alone: for checkpoints, and DDP's gradients."""
 
     def __init__(self, loaded: LoadedModel, trained: Sequence[nn.Parameter], width: int, classes: int):
         super().__init__()
@@ -100,9 +99,8 @@ def classify(
     batch_size: int,
     folder: Path,
 ) -> np.ndarray:
-    """The options' probabilities, float64 [positions, options], after training on the train images: `all` weights of
-    the tower or `lora`, with the budget, schedule and LoRA of `recipe`. Images, run and folder as for `train_adapter`;
-    `folder` gets the learning curve, and the model stays as it was. InputError under FSDP."""
+    """The options' probabilities, float64 [positions, options], after training `all` weights of the tower or `lora` by
+    `recipe`. Arguments as for `train_adapter`; the model stays as it was. InputError under FSDP."""
     if sharded():
         mend = "it fits on one device, start these processes without --use_fsdp (DDP), or a single one"
         raise InputError(f"a vision tower alone is not trained under FSDP: {mend}")

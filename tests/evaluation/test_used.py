@@ -46,9 +46,9 @@ def world(unedited: int, ranked: int | None = None, **skipped: int) -> pd.DataFr
     return pd.concat([*frames, *(rows_of(SKIPPED, block, own) for block, own in wrong.items())], ignore_index=True)
 
 
-def placed(rows: pd.DataFrame, decodable: float = 95.0, share: float = 0.5) -> str:
+def placed(rows: pd.DataFrame, decodable: float = 95.0) -> str:
     parts = used.by_part(used.gains(rows)).to_dict("records")
-    return used.place(parts, decodable - used.answered(rows), share)[0]
+    return used.place(parts, decodable - used.answered(rows), used.Shares(0.6, 0.6))[0]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def placed(rows: pd.DataFrame, decodable: float = 95.0, share: float = 0.5) -> s
     ],
 )
 def test_the_part_that_does_harm_is_found(truth, rows):
-    assert placed(rows, share=0.6) == truth
+    assert placed(rows) == truth
 
 
 def test_gains_are_exact_changes_of_the_same_images():

@@ -1,4 +1,4 @@
-"""What `make book` runs over: checked before anything starts, exit code not 0, one message, nothing lost."""
+"""What `make book` runs over is checked before anything starts; what a chapter makes for itself when it runs alone."""
 
 import os
 
@@ -7,8 +7,9 @@ from filelock import FileLock
 
 from mlprobe_utils.__main__ import main
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.pipeline import artefacts, jobs
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.pipeline.configuration import configure, lineages, load_book
+from mlprobe_utils.pipeline.configuration import Run, configure, lineages, load_book
 
 
 def test_data_sets_follow_the_data_and_models_are_those_of_the_books_card_or_all(tmp_path):
@@ -77,3 +78,36 @@ def test_two_runs_in_one_checkout_do_not_meet(outputs, capsys):
     with FileLock(outputs / ".make_book.lock"):
         assert "another `make book` is at work" in refusal(capsys)
     assert not (outputs / "run.json").exists()
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLPROBE_PREPARED", raising=False)
+    monkeypatch.setenv("MLPROBE_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(artefacts, "OUTPUTS", tmp_path)
+
+
+PHANTOM = Run((), ("busi-phantom",), "miniature", "paper", "")
+
+
+def test_a_phantom_is_drawn_and_its_manifest_made_once(alone, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setenv("MLPROBE_PREPARED", "1")  # as `make book` has it
+        jobs.prepare(PHANTOM)
+    assert not (tmp_path / "phantoms").exists()
+    jobs.prepare(PHANTOM)
+    assert (tmp_path / "phantoms" / "busi-phantom" / "Dataset_BUSI_with_GT").is_dir()
+    assert (tmp_path / "miniature" / "busi-phantom" / "data" / "manifest.parquet").is_file()
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
+    jobs.prepare(PHANTOM)
+
+
+def test_models_are_looked_at_before_anything_runs_but_for_those_made_here(alone, own_cards, tmp_path, monkeypatch):
+    """Through the command: the error of a card's source is the one message."""
+    monkeypatch.setenv("MLPROBE_CARDS", str(own_cards))
+    jobs.look_at(["lingshu-7b-miniature"])
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text('{"architectures": ["Strange"]}')
+    (own_cards / "models" / "mine.yml").write_text(f"name: Mine\nsource: {tmp_path / 'mine'}\n")
+    with pytest.raises(InputError, match=r"^model card 'mine': it has no vision part"):
+        jobs.look_at(["mine"])
