@@ -136,7 +136,7 @@ def one_of_each_kind(tiny, donors, images):
         yield Erase(point, noise(width), (plane @ plane.T).repeat(width // 32, width // 32))
     yield Patch("L.01", [donors["text"][i] for i in images], "text")
     yield Patch("L.01/heads", [donors["L.01/heads"][i] for i in images], channels=head(tiny, "L.01", 1))
-    yield from (Steer("L.00", noise(32), tokens="text"), Steer("V.00", noise(32), tokens=[1, -2]))
+    yield from (Steer("L.00", noise(32), tokens="text"), Steer("V.00", noise(2, 32)[images], tokens=[1, -2]))
     yield from (Skip("V.01"), Skip("L.01"), KnockOut("V.01", "V.02", [0, -1], [1, 3]), KnockOut("L.00", "L.01"))
     yield KnockOut("L.01", queries="text", keys=[1, -2])
 
