@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib.util
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,7 @@ TARGET = 1.05  # an edit takes at most 5 % longer than the bare pass, a sweep th
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # relative; kernels and orders of summation differ
 MOVED = 1e-4  # relative; an edit moves the logits by more, or agreement would say nothing
 OWN = "mlprobe_utils"
+CLOCKS = {"wall": time.perf_counter, "processor": time.process_time}
 
 
 class Work(NamedTuple):
@@ -336,11 +338,13 @@ def memory_of(
     return peaks
 
 
-def timed(works: Sequence[Work], memory: dict[str, int], repetitions: int) -> tuple[pd.DataFrame, list[str]]:
+def timed(
+    works: Sequence[Work], memory: dict[str, int], repetitions: int, clock: Callable[[], float]
+) -> tuple[pd.DataFrame, list[str]]:
     """A row a work, with its ratio to the first; and of each edit our time to nnsight's, in words."""
     for work in works:
         work.run()
-    seconds = interleaved({work.name: lambda run=work.run: seconds_of(run) for work in works}, repetitions)
+    seconds = interleaved({work.name: lambda run=work.run: seconds_of(run, clock) for work in works}, repetitions)
     table = compare(seconds, works[0].name, memory).drop(columns="contestant")
     for place, column in enumerate(("edit", "contestant", "expected")):
         table.insert(place, column, [getattr(work, column) for work in works])
@@ -354,10 +358,12 @@ def timed(works: Sequence[Work], memory: dict[str, int], repetitions: int) -> tu
 
 
 @torch.inference_mode()
-def measure(size: str, precision: str, batches: list[int], repetitions: int, threads: int, only: list[str]):
+def measure(
+    size: str, precision: str, batches: list[int], repetitions: int, threads: int, only: list[str], clock: str
+) -> pd.DataFrame:
     """One row a batch size, group and work; prints what it is measured on, and that the contestants agree."""
     loaded = random_model(size, precision)
-    print(f"{describe(loaded)}; {machine()}; {repetitions} repetitions.\n")
+    print(f"{describe(loaded)}; {machine()}; {repetitions} repetitions, {clock} clock.\n")
     names = [name for name in CONTESTANTS if name != "nnsight" or importlib.util.find_spec("nnsight")]
     if "nnsight" not in names:
         print('nnsight is not installed, so it is not measured: `pip install -e ".[benchmark]"`.\n')
@@ -376,7 +382,7 @@ def measure(size: str, precision: str, batches: list[int], repetitions: int, thr
             if group != "passes":  # they are those of a sweep
                 print(agree(works, loaded.model.dtype) + "\n")
             of_group = {work.name: memory[batch, group, work.name] for work in works}
-            table, against_nnsight = timed(works, of_group, repetitions)
+            table, against_nnsight = timed(works, of_group, repetitions, CLOCKS[clock])
             table.insert(0, "batch", batch)
             print(markdown(table.assign(expected=table["expected"].map("{:.3f}".format))) + "\n", flush=True)
             for line in [*verdicts(table), *against_nnsight]:
@@ -411,12 +417,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", choices=groups, default=groups, help="what is timed")
     parser.add_argument("--repetitions", type=enough_repetitions, default=12, help="at least 6")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="processor: where other programs are at work")
     parser.add_argument("--csv", type=Path, help="the tables' numbers, to a file")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    table = measure(
-        options.model, options.precision, options.batches, options.repetitions, options.threads, options.only
-    )
+    given = (options.model, options.precision, options.batches, options.repetitions, options.threads)
+    table = measure(*given, options.only, options.clock)
     if options.csv:
         table.to_csv(options.csv, index=False)
 
