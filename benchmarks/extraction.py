@@ -71,16 +71,23 @@ def hidden_states(loaded: LoadedModel, inputs: dict) -> Callable[[], Features]:
     return run
 
 
-def traced(loaded: LoadedModel, inputs: dict) -> Callable[[], Features]:
-    """nnsight: the same modules, pooled inside the trace."""
-    from nnsight import NNsight, save  # of the benchmark's extra: the others run without it
+def wrapped_by_nnsight(loaded: LoadedModel) -> tuple:
+    """nnsight's model, and by probe point its modules."""
+    from nnsight import NNsight  # of the benchmark's extra: the others run without it
 
     # nnsight puts a `forward` of its own into every module, for good: it gets modules of its own over the same
     # weights, or the others would pay for it
     shared = {id(tensor): tensor for tensor in (*loaded.model.parameters(), *loaded.model.buffers())}
     wrapped = NNsight(copy.deepcopy(loaded.model, shared))
     names = {module: name for name, module in loaded.model.named_modules()}
-    points = {point.name: wrapped.get(names[point.module]) for point in loaded.family.probe_points()}
+    return wrapped, {point.name: wrapped.get(names[point.module]) for point in loaded.family.probe_points()}
+
+
+def traced(loaded: LoadedModel, inputs: dict) -> Callable[[], Features]:
+    """nnsight: the same modules, pooled inside the trace."""
+    from nnsight import save
+
+    wrapped, points = wrapped_by_nnsight(loaded)
 
     def run() -> Features:
         pool = Pooling(loaded, inputs)

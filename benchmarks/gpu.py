@@ -1,4 +1,5 @@
-"""What full-size models cost on an accelerator: extraction, and LoRA fine-tuning with the paper's recipe.
+"""What full-size models cost on an accelerator: extraction, sweeps of interventions, and LoRA fine-tuning with the
+paper's recipe.
 
 Random weights in the real classes and shapes of data/architectures, so that nothing need be downloaded. Speed does not
 depend on what weights hold; answers and features mean nothing here.
@@ -8,19 +9,21 @@ import argparse
 import datetime
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import mlprobe_utils.models.compat
 
+import intervene
 import numpy as np
 import pandas as pd
 import torch
 from extraction import bare, ours
+from operations import operations
 from paired import compare, enough_repetitions, interleaved, machine, peak, seconds_of, start_of_peak, synchronize
 from peft import get_peft_model
 from random_model import full_size
-from torch.utils.flop_counter import FlopCounterMode, flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
@@ -33,23 +36,9 @@ from mlprobe_utils.training.trainer import AnswerTrainer, Examples, training_arg
 
 MODELS = ("qwen2.5-vl-7b", "gemma-3-4b")
 RECIPE = load_protocol("paper").fine_tuning
+PARTS = ("extraction", "sweeps", "fine-tuning")
+PAIR = 2  # images of a sweep
 WARM_UP = 2  # steps before the clock starts: kernels are chosen and memory is laid out there
-
-
-def forward_operations(query, key, value, *_, out_shape=None, **__) -> int:
-    """Of attention in which several query heads share a key head, which torch's own formulas refuse; shapes."""
-    return sdpa_flop_count(query, *(shape[:1] + query[1:2] + shape[2:] for shape in (key, value)))
-
-
-def backward_operations(gradient, query, key, value, *_, out_shape=None, **__) -> int:
-    return sdpa_backward_flop_count(gradient, query, *(s[:1] + query[1:2] + s[2:] for s in (key, value)))
-
-
-GROUPED = {
-    operator: backward_operations if "backward" in str(operator) else forward_operations
-    for operator in flop_registry
-    if "scaled_dot_product" in str(operator)
-}
 
 
 def matrix_rate(size: int, precision: torch.dtype = torch.bfloat16, repetitions: int = 20) -> float:
@@ -60,24 +49,14 @@ def matrix_rate(size: int, precision: torch.dtype = torch.bfloat16, repetitions:
     return 2 * size**3 / float(np.median(seconds))
 
 
-def operations(work) -> int:
-    """Floating-point operations of the matrix products and attention of `work()`, recomputed ones included."""
-    with FlopCounterMode(display=False, custom_mapping=GROUPED) as counter:
-        work()
-    return counter.get_total_flops()
-
-
 def images_of(side: int, count: int) -> list[np.ndarray]:
     """Noise, uint8 [side, side, 3]."""
     random = np.random.default_rng(0)
     return [random.integers(0, 256, (side, side, 3), dtype=np.uint8) for _ in range(count)]
 
 
-@torch.inference_mode()
-def extraction_row(loaded: LoadedModel, encoder: Encoder, side: int, batch: int, repetitions: int, rate: float) -> dict:
-    """Extraction of one batch against the bare forward pass on it; peak memory is above the model's."""
-    inputs = to_device(encoder.questions(images_of(side, batch)), loaded)
-    work = {"bare forward": bare(loaded, inputs), "mlprobe_utils": ours(loaded, inputs)}
+def timed(work: dict[str, Callable[[], object]], repetitions: int) -> pd.DataFrame:
+    """One row a contestant, against the first one; peak memory is above the model's."""
     memory = {}
     for name, run in work.items():
         run()
@@ -85,16 +64,52 @@ def extraction_row(loaded: LoadedModel, encoder: Encoder, side: int, batch: int,
         run()
         memory[name] = peak() - before
     seconds = interleaved({name: lambda run=run: seconds_of(run) for name, run in work.items()}, repetitions)
-    row = compare(seconds, "bare forward", memory).set_index("contestant").loc["mlprobe_utils"]
+    return compare(seconds, next(iter(work)), memory).set_index("contestant")
+
+
+def in_words(row: pd.Series) -> str:
+    return f"{row['ratio'] - 1:+.1%} ({row['low'] - 1:+.1%} to {row['high'] - 1:+.1%})"
+
+
+@torch.inference_mode()
+def extraction_row(loaded: LoadedModel, encoder: Encoder, side: int, batch: int, repetitions: int, rate: float) -> dict:
+    """Extraction of one batch against the bare forward pass on it."""
+    inputs = to_device(encoder.questions(images_of(side, batch)), loaded)
+    work = {"bare forward": bare(loaded, inputs), "mlprobe_utils": ours(loaded, inputs)}
+    row = timed(work, repetitions).loc["mlprobe_utils"]
     return {
         "what": "extraction",
         "batch": batch,
         "tokens": inputs["input_ids"].shape[1],
         "images/s": batch / row["seconds"],
-        "over the bare forward": f"{row['ratio'] - 1:+.1%} ({row['low'] - 1:+.1%} to {row['high'] - 1:+.1%})",
+        "over the bare forward": in_words(row),
         "peak, GiB": row["memory_mib"] / 2**10,
         "share of the chip's rate": operations(work["bare forward"]) / row["seconds"] / rate,
     }
+
+
+@torch.inference_mode()
+def sweep_rows(loaded: LoadedModel, encoder: Encoder, side: int, repetitions: int, rate: float) -> list[dict]:
+    """One pair of images with every LLM layer patched, and with the last token cut from the image from every layer on,
+    against as many bare passes. Logits are compared with those of passes that replay nothing."""
+    inputs = to_device(encoder.questions(images_of(side, PAIR)), loaded)
+    case = intervene.Case(loaded, inputs)
+    works = [*intervene.bare(case)["sweeps"], *intervene.ours(case)["sweeps"]]
+    print(f"{case.formula()} {intervene.agree(works, loaded.model.dtype)}\n", flush=True)
+    first, *swept = [work for work in works if work.contestant == intervene.OWN or work is works[0]]
+    table = timed({work.edit: work.run for work in (first, *swept)}, repetitions)
+    return [
+        {
+            "what": f"{work.edit} sweep, {len(case.layers)} layers",
+            "batch": PAIR,
+            "tokens": inputs["input_ids"].shape[1],
+            "images/s": PAIR / table.loc[work.edit, "seconds"],
+            "over the bare forward": f"{in_words(table.loc[work.edit])}, expected {work.expected - 1:+.1%}",
+            "peak, GiB": table.loc[work.edit, "memory_mib"] / 2**10,
+            "share of the chip's rate": operations(work.run) / table.loc[work.edit, "seconds"] / rate,
+        }
+        for work in swept
+    ]
 
 
 class Clock(TrainerCallback):
@@ -150,12 +165,23 @@ def training_row(loaded: LoadedModel, encoder: Encoder, side: int, steps: int, r
 
 
 def measure(
-    loaded: LoadedModel, side: int, batches: list[int], steps: int, repetitions: int, rate: float
+    loaded: LoadedModel,
+    side: int,
+    batches: list[int],
+    steps: int,
+    repetitions: int,
+    rate: float,
+    only: Sequence[str] = PARTS,
 ) -> pd.DataFrame:
-    """One row a batch size of extraction, and one for fine-tuning."""
-    encoder = Encoder(loaded.processor, load_data_card("busi").template)
-    rows = [extraction_row(loaded, encoder, side, batch, repetitions, rate) for batch in batches]
-    return pd.DataFrame([*rows, training_row(loaded, encoder, side, steps, rate)])
+    """One row a batch size of extraction, one a sweep, and one for fine-tuning."""
+    encoder, rows = Encoder(loaded.processor, load_data_card("busi").template), []
+    if "extraction" in only:
+        rows += [extraction_row(loaded, encoder, side, batch, repetitions, rate) for batch in batches]
+    if "sweeps" in only:
+        rows += sweep_rows(loaded, encoder, side, repetitions, rate)
+    if "fine-tuning" in only:
+        rows.append(training_row(loaded, encoder, side, steps, rate))
+    return pd.DataFrame(rows)
 
 
 def as_markdown(table: pd.DataFrame) -> str:
@@ -167,10 +193,11 @@ def as_markdown(table: pd.DataFrame) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=list(MODELS), help="files in data/architectures")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="what is measured")
     parser.add_argument("--side", type=int, default=500, help="of the square images, in pixels")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 8], help="images in a batch of extraction")
     parser.add_argument("--steps", type=int, default=20, help="of fine-tuning, after the warm-up")
-    parser.add_argument("--repetitions", type=enough_repetitions, default=20, help="of extraction, at least 6")
+    parser.add_argument("--repetitions", type=enough_repetitions, default=20, help="but of fine-tuning, at least 6")
     parser.add_argument("--matrix", type=int, default=8192, help="side of the matrices that measure the chip's rate")
     parser.add_argument("--csv", type=Path, help="the table's numbers, to a file")
     options = parser.parse_args(arguments)
@@ -184,7 +211,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.models:
         loaded = full_size(name, "bfloat16")
         weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters()) / 2**30
-        table = measure(loaded, options.side, options.batches, options.steps, options.repetitions, rate)
+        what = (options.side, options.batches, options.steps, options.repetitions, rate, options.only)
+        table = measure(loaded, *what)
         table.insert(0, "model", f"{name}, {weights:.1f} GiB")
         tables.append(table)
         print(as_markdown(table), flush=True)  # a time limit may end the next one

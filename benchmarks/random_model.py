@@ -107,10 +107,10 @@ def fitted(processor: ProcessorMixin, config: PreTrainedConfig) -> ProcessorMixi
     return processor
 
 
-def random_images(size: str, count: int) -> list[np.ndarray]:
-    """Noise, uint8 [height, width, 3], in the sizes in turn."""
+def random_images(size: str, count: int, each: int = 1) -> list[np.ndarray]:
+    """Noise, uint8 [height, width, 3], in the sizes in turn, so many of `each`."""
     random, sizes = np.random.default_rng(0), SIZES[size].images
-    return [random.integers(0, 256, (*sizes[i % len(sizes)], 3), dtype=np.uint8) for i in range(count)]
+    return [random.integers(0, 256, (*sizes[i // each % len(sizes)], 3), dtype=np.uint8) for i in range(count)]
 
 
 def describe(loaded: LoadedModel) -> str:

@@ -7,6 +7,7 @@ import extraction
 import fine_tuning
 import gpu
 import gpu_door
+import intervene
 import known_truth
 import numpy as np
 import paired
@@ -31,7 +32,7 @@ FEW |= {"vocab_size": 2000, "image_size": 112, "mm_tokens_per_image": 4}
 def no_children(monkeypatch):
     """Memory measured in this process, and a tokenizer of few texts: children would take minutes to import torch."""
     monkeypatch.setattr(making, "corpus", lambda side: ["normal, benign or malignant?"] * 9)
-    for module in (extraction, fine_tuning):
+    for module in (extraction, fine_tuning, intervene):
         monkeypatch.setattr(module, "in_child", lambda function, *arguments: function(*arguments))
 
 
@@ -102,6 +103,26 @@ def test_contestants_that_disagree_are_not_timed():
         extraction.agree({"mlprobe_utils": {}, "other": {"V.99/image_mean": torch.ones(1, 1)}})
 
 
+def test_interventions_have_a_row_a_contestant_and_sweeps_the_share_of_their_layers(monkeypatch, tmp_path):
+    monkeypatch.setattr(intervene, "start_of_peak", int)  # it takes half a second to collect garbage
+    intervene.main(f"--model tiny --repetitions 6 --threads 1 --csv {tmp_path}/table.csv".split())
+    table = pd.read_csv(tmp_path / "table.csv").groupby(["group", "contestant"])["expected"].apply(list)
+    assert [len(table["edits", name]) for name in (intervene.OWN, "nnsight")[: 1 + NNSIGHT]] == [7] * (1 + NNSIGHT)
+    shares = table["passes", intervene.OWN]
+    assert shares[0] - shares[1] == pytest.approx(shares[1] - shares[2])  # a layer less each time
+    assert table["sweeps", intervene.OWN] == pytest.approx([(1 + sum(shares)) / 4] * 2)
+
+
+@torch.inference_mode()
+def test_edits_that_do_nothing_or_another_thing_are_not_timed():
+    case = intervene.case_of("tiny", random_model("tiny", "float32"), 2)
+    none, (patch, steer, *_) = intervene.bare(case)["edits"][0], intervene.ours(case)["edits"]
+    with pytest.raises(RuntimeError, match=r"patch moves the logits by 0\.0e\+00"):
+        intervene.agree([none, none._replace(edit="patch", contestant=intervene.OWN)], torch.float32)
+    with pytest.raises(RuntimeError, match="patch: nnsight and mlprobe_utils differ"):
+        intervene.agree([none, patch, steer._replace(edit="patch", contestant="nnsight")], torch.float32)
+
+
 @pytest.mark.slow
 def test_fine_tuning_has_a_row_a_contestant_with_and_without_checkpointing(capsys, tmp_path):
     arguments = "--model tiny --vocabulary 20000 --repetitions 6 --threads 1 --csv"
@@ -159,8 +180,9 @@ def test_a_full_size_model_gets_a_row_for_each_batch_and_one_for_its_training(ar
     monkeypatch.setattr("random_model.published_config", shrunk)
     loaded = full_size(architecture, "bfloat16")
     table = gpu.measure(loaded, 56, [1, 2], steps=2, repetitions=6, rate=gpu.matrix_rate(64, repetitions=3))
-    assert list(table["what"]) == ["extraction", "extraction", "fine-tuning, 2 steps"]
-    assert list(table["batch"]) == [1, 2, gpu.RECIPE.batch_size]
+    sweeps = ["patch sweep, 2 layers", "cut sweep, 2 layers"]
+    assert list(table["what"]) == ["extraction", "extraction", *sweeps, "fine-tuning, 2 steps"]
+    assert list(table["batch"]) == [1, 2, 2, 2, gpu.RECIPE.batch_size]
     assert (table[["tokens", "images/s", "share of the chip's rate"]] > 0).all(axis=None)
     assert rows_of(gpu.as_markdown(table))[0][0] == "extraction"
 
