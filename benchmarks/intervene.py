@@ -78,7 +78,7 @@ class Case:
         self.layers = [point.name for point in loaded.family.probe_points() if point.name[0] == "L"]
         self.middle = self.layers[len(self.layers) // 2]
         numbers = np.arange(len(inputs["input_ids"]))
-        image, last = (states_of(loaded, inputs, tokens, "L") for tokens in (IMAGE_TOKENS, LAST_TOKEN))
+        image, last = (states_of(loaded, inputs, self.layers, tokens) for tokens in (IMAGE_TOKENS, LAST_TOKEN))
         self.donors = [image[self.middle][number] for number in numbers ^ 1]
         self.last = {point: [own[number] for number in numbers ^ 1] for point, own in last.items()}
         features = torch.stack([own.float().mean(dim=0) for own in image[self.middle]])

@@ -82,12 +82,22 @@ def option_scores(
 
 
 @torch.inference_mode()
-def states_of(loaded: LoadedModel, questions: dict[str, torch.Tensor], tokens: str = ALL, modules: str = "VDCL"):
-    """The States of a batch at every point of some modules."""
-    keeps = [Keep(point.name, tokens) for point in loaded.family.probe_points() if point.name[0] in modules]
+def states_of(
+    loaded: LoadedModel, questions: dict[str, torch.Tensor], points: Iterable[str], tokens: str = ALL
+) -> States:
+    """The states of a batch at some points."""
+    keeps = [Keep(point, tokens) for point in points]
     with intervene(loaded, keeps):
         loaded.model(**to_device(questions, loaded), logits_to_keep=1, use_cache=False)
     return {keep.point: keep.kept for keep in keeps}
+
+
+def twin_of(
+    loaded: LoadedModel, questions: dict[str, torch.Tensor], options: Sequence[Sequence[int]]
+) -> tuple[States, torch.Tensor]:
+    """What `sweep_blocks` needs of an intact twin, of one batch: its states where parts end, and its scores."""
+    points = [point for own in _part_ends(loaded) for point in own]
+    return states_of(loaded, questions, points), option_scores(loaded, questions, options)
 
 
 def sweep_uses(
@@ -107,7 +117,8 @@ def sweep_uses(
     pair), label, other (the partner's label), and p_<option>: float, of the options alone."""
 
     def tried(questions: dict, _, rows: np.ndarray) -> Iterator[Trial]:
-        states = {tokens: states_of(loaded, questions, tokens, "L") for tokens in FROM_PARTNER}
+        layers = _points(loaded, "L", every)
+        states = {tokens: states_of(loaded, questions, layers, tokens) for tokens in FROM_PARTNER}
         return _uses(loaded, states, trained, labels[rows], every)
 
     return _sweep(loaded, batches, encoder, labels, options, tried)
@@ -123,8 +134,8 @@ def sweep_blocks(
     every: int = 1,
 ) -> pd.DataFrame:
     """What a model makes of images while one block after the other is left out, and as its output layer ranks the
-    options. `twin`: of each batch `states_of` and `option_scores` of an intact twin, whose states are put back part by
-    part. Arguments and rows as of `sweep_uses`; images need not be in pairs."""
+    options. `twin`: of each batch what `twin_of` gives of an intact twin, whose states are put back part by part.
+    Arguments and rows as of `sweep_uses`; images need not be in pairs."""
 
     def tried(_, number: int, rows: np.ndarray) -> Iterator[Trial]:
         yield from _skips(loaded, every)
@@ -180,13 +191,19 @@ def _skips(loaded: LoadedModel, every: int) -> Iterator[Trial]:
         yield Trial(SKIPPED, point, None, [Skip(point)])
 
 
+def _part_ends(loaded: LoadedModel) -> list[list[str]]:
+    """The points that all behind a part depends on, of each of PARTS but the output; a side path leaves earlier."""
+    vision, connector, llm = (_points(loaded, module, 1) for module in MODULES)
+    side = _points(loaded, "D", 1)
+    return [vision if side else vision[-1:], [*side, connector[-1]], [llm[(len(llm) + 1) // 2 - 1]], llm[-1:]]
+
+
 def _put_back(loaded: LoadedModel, twin: States) -> Iterator[Trial]:
-    """The twin's states at all points up to the end of a part. What follows of the model works on them."""
-    llm = _points(loaded, "L", 1)
-    parts = [[p for p in twin if p[0] == "V"], [p for p in twin if p[0] in "DC"], llm[: (len(llm) + 1) // 2], llm]
-    for number, part in enumerate(PARTS[:-1]):
-        points = [point for own in parts[: number + 1] for point in own]
-        yield Trial(PUT_BACK, part, None, [Patch(point, twin[point], ALL) for point in dict.fromkeys(points)])
+    """The twin's states at the end of a part, and of those before it. What follows of the model works on them."""
+    points: list[str] = []
+    for part, ends in zip(PARTS[:-1], _part_ends(loaded), strict=True):
+        points = list(dict.fromkeys([*points, *ends]))  # of an LLM of one layer, both halves have one end
+        yield Trial(PUT_BACK, part, None, [Patch(point, twin[point], ALL) for point in points])
 
 
 def _uses(

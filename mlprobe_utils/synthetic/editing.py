@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import DAMAGED_RUN
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
-from mlprobe_utils.probing.sweeps import Trained, option_scores, states_of, sweep_blocks, sweep_uses
+from mlprobe_utils.probing.sweeps import Trained, sweep_blocks, sweep_uses, twin_of
 from mlprobe_utils.synthetic.faults.calibration import as_stored, batched, load_damages
 from mlprobe_utils.synthetic.faults.damage import damaged
 from mlprobe_utils.synthetic.phantoms.making import read_recipe, twins
@@ -43,8 +43,7 @@ class Edited:
 
     def twin(self) -> list[tuple[dict, torch.Tensor]]:
         """Of the model as it is now."""
-        loaded = self.work.loaded
-        return [(states_of(loaded, own), option_scores(loaded, own, self.answers)) for own in self.batches]
+        return [twin_of(self.work.loaded, own, self.answers) for own in self.batches]
 
     def uses(self, trained: Trained) -> pd.DataFrame:
         return sweep_uses(*self._given, trained, self.every).assign(images=used.PAIRS)

@@ -1,16 +1,21 @@
 """Sweeps of edits over a tiny model and its images: what they leave out, put back, and count."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from tiny_parts import each_family
 
+from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation import used
 from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.probing.edits import Patch, Skip
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.interventions import LAST_TOKEN, intervene, recorded
-from mlprobe_utils.probing.sweeps import Trained, option_scores, states_of, sweep_blocks, sweep_uses
+from mlprobe_utils.probing.sweeps import Trained, option_scores, sweep_blocks, sweep_uses, twin_of
+from mlprobe_utils.synthetic.editing import _nearest
 
 LABELS = np.array([0, 1, 1, 0, 0, 1])
 
@@ -35,7 +40,7 @@ def probabilities(rows, options, edit, point) -> np.ndarray:
 @torch.inference_mode()
 def test_blocks_are_left_out_and_a_twins_states_put_back(tiny, encoder, batches, options):
     labels, damage = LABELS % len(options), Skip("V.01")  # what the twin lacks
-    twin = [(states_of(tiny, own), option_scores(tiny, own, encoder.answer_tokens(options))) for own in batches]
+    twin = [twin_of(tiny, own, encoder.answer_tokens(options)) for own in batches]
     with intervene(tiny, damage):
         rows = sweep_blocks(tiny, batches, encoder, labels, options, twin)
     assert rows["label"].tolist()[:4] == [options[label] for label in labels[:4]]
@@ -78,3 +83,21 @@ def test_what_pairs_are_used_for(tiny, encoder, batches, options):
     own = probabilities(rows, options, used.NOTHING, "")
     patched = probabilities(rows[rows["tokens"] == LAST_TOKEN], options, used.PATCHED, "L.02")
     np.testing.assert_allclose(patched, own[np.arange(len(labels)) ^ 1], atol=1e-5)  # all that is answered from
+
+
+def of_real_images(pixels: list[np.ndarray], options: list[str], pairs: int = 2) -> SimpleNamespace:
+    """What a work has to be for its test images to be paired."""
+    image_set = SimpleNamespace(pixels=pixels.__getitem__, card=SimpleNamespace(slug="own"))
+    protocol = SimpleNamespace(interventions=SimpleNamespace(pairs=pairs))
+    images = lambda split: pd.DataFrame({"option": options})  # noqa: E731
+    return SimpleNamespace(image_set=image_set, protocol=protocol, images=images, options=["No", "Yes"])
+
+
+def test_real_images_are_paired_with_the_most_alike_of_another_class_and_size():
+    grey = lambda level, side=32: np.full((side, side, 3), level, np.uint8)  # noqa: E731
+    pixels = [grey(100), grey(101), grey(180), grey(183), grey(104), grey(10, 48)]
+    found, labels = _nearest(of_real_images(pixels, ["No", "Yes", "No", "Yes", "Yes", "No"]))
+    assert [int(own[0, 0, 0]) for own in found] == [100, 101, 180, 183]  # each image once, the most alike first
+    assert labels.tolist() == [0, 1, 0, 1]
+    with pytest.raises(InputError, match="own: no two test images of different classes have one size"):
+        _nearest(of_real_images(pixels[3:], ["Yes", "Yes", "No"]))
