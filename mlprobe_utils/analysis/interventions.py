@@ -1,6 +1,6 @@
 """Chapter "Is it used?": what edits of a model's states do to its answers, and where that places a fault."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import pandas as pd
 
@@ -47,16 +47,19 @@ def curves(found: pd.DataFrame, shown: Mapping[tuple[str, str], str], stage: str
 
 def last_readers(found: pd.DataFrame) -> pd.DataFrame:
     """The last layer whose attention to the image still changes answers, by `effects`: STATE, layer, or null."""
-    states = found[found["edit"] == CUT].groupby(STATE, sort=False)
-    return states[[*found]].apply(used.last_layer_that_reads).rename("layer").reset_index()
+    return _layers(found[found["edit"] == CUT], used.last_layer_that_reads)
 
 
 def deciding_layers(found: pd.DataFrame) -> pd.DataFrame:
     """The first layer at which the last token's state decides most answers for certain, by `effects`: STATE, layer, or
     null."""
-    own = found[(found["edit"] == PATCHED) & (found["tokens"] == "last_token")]
-    first = lambda layers: min(layers.loc[layers["low"] > 50, "point"], key=flow_order, default=None)  # noqa: E731
-    return own.groupby(STATE, sort=False)[[*own]].apply(first).rename("layer").reset_index()
+    first = lambda own: min(own.loc[own["low"] > 50, "point"], key=flow_order, default=None)  # noqa: E731
+    return _layers(found[(found["edit"] == PATCHED) & (found["tokens"] == "last_token")], first)
+
+
+def _layers(found: pd.DataFrame, layer_of: Callable[[pd.DataFrame], str | None]) -> pd.DataFrame:
+    layers = [(*state, layer_of(own)) for state, own in found.groupby(STATE, sort=False)]
+    return pd.DataFrame(layers, columns=[*STATE, "layer"])
 
 
 def uses(found: pd.DataFrame) -> pd.DataFrame:
