@@ -66,14 +66,15 @@ def uses(found: pd.DataFrame) -> pd.DataFrame:
     """Whether the direction between the classes is used at each LLM layer and kind of token, by `effects`: STATE,
     point, tokens, patched, moved, at random (percent of answers that follow), use. Used: more answers follow it than as
     large a step elsewhere, for certain; else, if the whole state of the other image makes more follow than that: used,
-    but not along this direction."""
+    but not along this direction; null where no image is answered right."""
     names = {PATCHED: "patched", MOVED: "moved", MOVED_AT_RANDOM: "at random"}
     table = found[found["edit"].isin(names) & (found["tokens"] != "text")]
     wide = table.pivot(index=[*STATE, "point", "tokens"], columns="edit", values=["value", "low", "high"])
-    wide = wide[wide["value", PATCHED].notna()]
+    wide = wide[wide.index.get_level_values("point").str.startswith("L")]
+    follows = wide["value", PATCHED].notna()
     moved = wide["low", MOVED] > wide["high", MOVED_AT_RANDOM]
     patched = wide["low", PATCHED] > wide["high", MOVED_AT_RANDOM]
-    use = moved.map({True: USED, False: UNUSED}).mask(~moved & patched, ELSEWHERE)
+    use = moved.map({True: USED, False: UNUSED}).mask(~moved & patched, ELSEWHERE).where(follows)
     return pd.DataFrame({name: wide["value", edit] for edit, name in names.items()}).assign(use=use).reset_index()
 
 
@@ -81,9 +82,10 @@ def restored(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracy with a twin's states put back up to the end of each part, by `effects`: STATE, and a column for nothing,
     each part and the twin itself, percent with interval."""
     own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN]) & (found["images"] == used.TESTED)]
-    with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits))
+    with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits)).astype(bool)
     names = {used.NOTHING: "nothing", used.TWIN: "the twin itself"}
-    own = own[with_twin].assign(part=own["edit"].map(names).fillna(own["point"]))
+    own = own[with_twin]
+    own = own.assign(part=own["edit"].map(names).fillna(own["point"]))
     own["shown"] = [f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]" for row in own.itertuples()]
     order = [name for name in ("nothing", *used.PARTS, "the twin itself") if name in set(own["part"])]
     return own.pivot(index=STATE, columns="part", values="shown")[order].rename_axis(columns=None).reset_index()

@@ -48,7 +48,7 @@ class Shares(NamedTuple):
 def effects(rows: pd.DataFrame) -> pd.DataFrame:
     """What each edit does, of the rows of one state: OF_WHAT, images, value (percent), low and high. Of cuts it is the
     share of answers that change, of FOLLOWS, among images answered right, that of answers that become the partner's
-    label; of all others accuracy. Images, or pairs of them, are drawn anew."""
+    label (nan where fewer than two are right); of all others accuracy. Images, or pairs of them, are drawn anew."""
     frames = []
     for kind, own in rows.groupby("images", sort=False):
         truth, other, predicted, clusters = _wide(own)
@@ -59,11 +59,13 @@ def effects(rows: pd.DataFrame) -> pd.DataFrame:
             (lambda edit: edit not in (CUT, CUT_LAST, *FOLLOWS), before == before, lambda found, t=truth: found == t),
         )
         for chosen, images, counted in measures:
-            keys = [key for key in predicted if chosen(key[0])]
-            if keys and len({*clusters[images]}) > 1:
+            if not (keys := [key for key in predicted if chosen(key[0])]):
+                continue
+            known = pd.DataFrame(np.nan, range(len(keys)), ["value", "low", "high"])  # where nothing can follow
+            if len({*clusters[images]}) > 1:
                 hits = np.stack([counted(predicted[key])[images] for key in keys])
-                known = intervals(accuracy(hits, resample(clusters[images])))[["value", "low", "high"]]
-                frames.append(pd.DataFrame(keys, columns=OF_WHAT).assign(images=kind).join(known))
+                known = intervals(accuracy(hits, resample(clusters[images])))[[*known]]
+            frames.append(pd.DataFrame(keys, columns=OF_WHAT).assign(images=kind).join(known))
     return pd.concat(frames, ignore_index=True)
 
 
