@@ -9,7 +9,7 @@ import torch
 from peft import get_peft_model
 from sklearn.linear_model import LogisticRegression
 from slow_reference import option_log_probabilities
-from tiny_parts import RECIPE, WIDTHS, each_family, each_family_with
+from tiny_parts import RECIPE, WIDTHS, each_family, each_family_in_time, each_family_with
 from transformers import GenerationConfig
 
 from mlprobe_utils.common.errors import InputError
@@ -141,7 +141,7 @@ def one_of_each_kind(tiny, donors, images):
     yield KnockOut("L.01", queries="text", keys=[1, -2])
 
 
-@each_family
+@each_family_in_time
 def test_every_edit_does_to_a_batch_what_it_does_to_each_image(tiny, about):
     """Of two sizes, the prompts of two lengths, padded on the left or on the right."""
     batch, other = about(2, 1), about(6, 5)
@@ -236,7 +236,7 @@ def test_an_edit_ends_with_its_block_however_that_ends(tiny, pair, attention):
     assert torch.equal(logits(tiny, pair[0]), intact)
 
 
-@each_family
+@each_family_in_time
 def test_edits_act_from_their_point_on_in_the_order_given_in_a_list_and_in_blocks(tiny, about, family):
     inputs, intact = about(1), features_of(tiny, about(1))
     for point in (*SITES, "L.02"):
@@ -254,7 +254,7 @@ def test_edits_act_from_their_point_on_in_the_order_given_in_a_list_and_in_block
     assert torch.equal(logits(tiny, inputs, Turn(ANSWER)), logits(tiny, inputs).flip(-1))
 
 
-@each_family
+@each_family_in_time
 def test_an_adapter_that_is_put_on_in_the_block_is_edited_with_the_rest(tiny, pair, tmp_path):
     """Heads before LoRA's part of their projection, too; also where another LoadedModel shares the weights."""
     adapted = get_peft_model(tiny.model, lora_config(tiny, RECIPE))
@@ -274,7 +274,7 @@ def test_an_adapter_that_is_put_on_in_the_block_is_edited_with_the_rest(tiny, pa
     assert not any(torch.allclose(expected, other, atol=0.01) for other in (unedited, plain))
 
 
-@each_family
+@each_family_in_time
 def test_replayed_passes_equal_whole_ones_whatever_is_computed_first(tiny, pair, family):
     with intervene(tiny, [Steer("V.00", noise(32)), Steer("L.00", noise(32), tokens="text"), KnockOut("L.01")]):
         with recorded(tiny) as kept:
@@ -288,7 +288,7 @@ def test_replayed_passes_equal_whole_ones_whatever_is_computed_first(tiny, pair,
             assert torch.equal(logits(tiny, pair[1]), intact)
 
 
-@each_family
+@each_family_in_time
 @torch.inference_mode()
 def test_generation_with_a_cache_equals_whole_passes_under_the_same_edits(tiny, image_set):
     """Of prompts that are longer than Gemma's windows, the images behind the question and so within their reach."""
