@@ -40,6 +40,8 @@ class SmallBook:
             self.change("trials", "planted-faults", r"images: \d+", "images: 60")
             for path in self.cards.glob("discussions/*.yml"):  # one model is enough, in a book of one and of two
                 self.change("discussions", path.stem, r"models: \[.*\]", "models: [qwen2.5-vl-7b]")
+            both = "models: [qwen2.5-vl-7b, lingshu-7b]"  # every model's page has a section of its interventions
+            self.change("discussions", "interventions", r"models: \[.*\]", both)
             self.change("protocols", "miniature", r"  epochs: 4\n", "  epochs: 2\n")
             self.change("protocols", "miniature", r"epochs: \d\d+", "epochs: 3")  # of probes and baselines
             self.change("protocols", "miniature", r"left_out: \[.*\]", "left_out: [fasternet, mlp-mixer, swin]")
