@@ -43,10 +43,10 @@ def images_needed(gain: float, disagreement: float, most: int = 10**6) -> int | 
 
 
 def table(gains: Sequence[float], disagreements: Mapping[str, float | None], images: Mapping[str, int]) -> pd.DataFrame:
-    """How often gains (pp) are found on test sets, and how many images would find them with POWER: gain, they disagree
-    on, a column a test set, mean of all (power in percent; the last in the normal approximation), images needed.
-    `disagreements`: label -> percent of the images (None: as few as can be, the gain itself); `images`: name ->
-    number."""
+    """How often gains (pp) are found on test sets, and how many images would find them with POWER: gain,
+    disagreement, a column per test set, mean of all (power in percent; the last in the normal approximation), images
+    needed. `disagreements`: label -> percent of the images (None: the fewest possible, the gain itself); `images`: name
+    -> number."""
     rows = []
     for gain, (words, percent) in product(gains, disagreements.items()):
         share, often = abs(gain) / 100, max(percent or 0, abs(gain)) / 100
@@ -55,5 +55,5 @@ def table(gains: Sequence[float], disagreements: Mapping[str, float | None], ima
         far, critical = np.sqrt(share**2 / variance), norm.isf(ALPHA / 2)
         found["mean of all"] = 100 * (norm.sf(critical - far) + norm.cdf(-critical - far))
         found["images needed"] = images_needed(share, often)
-        rows.append({"gain": gain, "they disagree on": words} | found)
+        rows.append({"gain": gain, "disagreement": words} | found)
     return pd.DataFrame(rows).astype({"images needed": "Int64"})

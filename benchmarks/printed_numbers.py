@@ -29,7 +29,7 @@ MEANINGS: dict[str, Callable] = {  # of shares, one a data set: numbers, or arra
     "relative change of the mean": lambda own, base: sum(own) / sum(base) - 1,
 }
 FINE_TUNED, PROBED, ALONE = "MLLM SFT", "Feature Probing", "Vision Tower SFT"  # as Table 3 calls its rows
-DISAGREEMENTS = {"as few as can be": None, "5 %": 5.0, "10 %": 10.0, "20 %": 20.0}  # of two models, in images
+DISAGREEMENTS = {"fewest possible": None, "5 %": 5.0, "10 %": 10.0, "20 %": 20.0}  # of two models, in images
 ROUNDING = 0.005 + 1e-9  # what rounding to two decimals can do
 
 
@@ -51,17 +51,17 @@ def bases_that_fit(answers: np.ndarray, gains: np.ndarray, meaning: str) -> np.n
 
 
 def search() -> pd.DataFrame:
-    """Every base and meaning of a gain: base, models, a gain is the …, bases that fit (their number)."""
+    """Every base and meaning of a gain: base, models, definition of a gain, bases that fit (their number)."""
     answers, gains, rows = printed_answers(), pd.read_csv(PUBLISHED / "gains.csv").groupby("base", sort=False), []
     for (base, own), meaning in product(gains, MEANINGS):
         found = bases_that_fit(answers.loc[own["model"]].to_numpy(), own["gain"].to_numpy(), meaning)
         rows.append((base, len(own), meaning, len(found)))
-    return pd.DataFrame(rows, columns=["base", "models", "a gain is the", "bases that fit"])
+    return pd.DataFrame(rows, columns=["base", "models", "definition of a gain", "bases that fit"])
 
 
 def printed_gaps() -> pd.DataFrame:
-    """The average gap of each model of Table 2, frozen less adapted, over accuracy and F1 of all data sets: model,
-    printed, mean relative change (percent), mean difference (pp), meaning (those of the two that round to what is
+    """The average gap of each model of Table 2, frozen minus adapted, over accuracy and F1 of all data sets: model,
+    published, mean relative change (percent), mean difference (pp), meaning (those of the two that round to what is
     printed)."""
     table, rows = pd.read_csv(PUBLISHED / "table2.csv"), []
     for model, own in table.groupby("model", sort=False):
@@ -71,7 +71,7 @@ def printed_gaps() -> pd.DataFrame:
         gaps = 100 * np.mean(frozen / adapted - 1), np.mean(frozen - adapted)
         found = dict(zip(("mean relative change", "mean difference"), gaps, strict=True))
         meaning = [name for name, value in found.items() if abs(value - printed) <= ROUNDING]
-        rows.append({"model": model, "printed": printed} | found | {"meaning": ", ".join(meaning) or "neither"})
+        rows.append({"model": model, "published": printed} | found | {"meaning": ", ".join(meaning) or "neither"})
     return pd.DataFrame(rows)
 
 
@@ -85,34 +85,35 @@ def printed_changes() -> pd.DataFrame:
 
 
 def printed_paradigms() -> pd.DataFrame:
-    """Table 3, cell by cell: model, dataset, paradigm, printed, correct (the number of correct answers that a cell
+    """Table 3, cell by cell: model, dataset, paradigm, published, correct (the number of correct answers that a cell
     stands for, null where it is none), corrected (percent), fits instead (the data sets for whose number of images it
     is one), swapped with. Two cells of a row are swapped if neither fits its own data set, and each the other's;
     `corrected` has them exchanged."""
-    table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "printed"})
-    table = table[["model", "dataset", "paradigm", "printed"]]
+    table = pd.read_csv(PUBLISHED / "table3.csv").rename(columns={"acc": "published"})
+    table = table[["model", "dataset", "paradigm", "published"]]
     fitting = [
         [name for name, images in IMAGES.items() if abs(100 * round(own / 100 * images) / images - own) <= ROUNDING]
-        for own in table["printed"]
+        for own in table["published"]
     ]
     whole = [dataset in names for dataset, names in zip(table["dataset"], fitting, strict=True)]
     instead = [[] if own else names for own, names in zip(whole, fitting, strict=True)]
-    counts = (table["printed"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
-    table = table.assign(correct=counts.where(whole), corrected=table["printed"])
+    counts = (table["published"] / 100 * table["dataset"].map(IMAGES)).round().astype("Int64")
+    table = table.assign(correct=counts.where(whole), corrected=table["published"])
     table["fits instead"], table["swapped with"] = [", ".join(names) for names in instead], ""
     for _, own in table.groupby(["model", "paradigm"]):
         for one, other in permutations(own.index, 2):
             if table.at[other, "dataset"] in instead[one] and table.at[one, "dataset"] in instead[other]:
                 table.at[one, "swapped with"] = table.at[other, "dataset"]
-                table.at[one, "corrected"] = table.at[other, "printed"]
+                table.at[one, "corrected"] = table.at[other, "published"]
     return table
 
 
 def printed_differences(column: str) -> pd.DataFrame:
-    """Table 3, tower alone less a paradigm (`less`): model, dataset, less, difference, and as `printed_changes`."""
+    """Table 3, tower alone minus a paradigm: model, dataset, reference (that paradigm), difference, and as
+    `printed_changes`."""
     wide = printed_paradigms().pivot(index=["model", "dataset"], columns="paradigm", values=column)
     gains = pd.DataFrame({other: wide[ALONE] - wide[other] for other in (FINE_TUNED, PROBED)}).reset_index()
-    return _in_images(gains.melt(["model", "dataset"], var_name="less", value_name="difference"))
+    return _in_images(gains.melt(["model", "dataset"], var_name="reference", value_name="difference"))
 
 
 def _in_images(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,7 +177,7 @@ def tables() -> dict[str, pd.DataFrame]:
     """Name of a file -> what it holds."""
     placed = against_flat(paper_llms(), load_protocol("paper").health.penalty)
     gains = pd.read_csv(PUBLISHED / "gains.csv")["gain"]
-    differences = {cells: printed_differences(cells) for cells in ("printed", "corrected")}
+    differences = {cells: printed_differences(cells) for cells in ("published", "corrected")}
     return {
         "bases_that_fit": search(),
         "average_gaps": printed_gaps(),

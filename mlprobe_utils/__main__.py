@@ -67,35 +67,35 @@ THREADS = argument("--threads", type=int, default=1, help="torch threads")
 MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
 MODELS = argument("of", metavar="model", nargs="+", help="slugs of model cards")
 BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
-DISCUSSIONS = argument("--discussions", nargs="*", help="slugs of cards in data/discussions; none named: all")
+DISCUSSIONS = argument("--discussions", nargs="*", help="slugs of cards in data/discussions; default: all")
 PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which faults are planted in the model")
-FILE = argument("--file", type=Path, help="to write; <model>.results.zip without")
+FILE = argument("--file", type=Path, help="output file; default: <model>.results.zip")
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
-WHOLE = "fine-tunes a model and probes it before and after; with discussions and planted faults, where they are named"
+WHOLE = "fine-tunes a model and probes it before and after; on request with discussions and planted faults"
 on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
 on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
-CASES = "makes a model's cases for the laboratory"
+CASES = "computes a model's cases for the fault-injection benchmark"
 on_data_sets("trial", CASES, "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED)
-JUDGED = "evaluates the cases of models that have gone through `trial`: how often the diagnosis is correct"
+JUDGED = "evaluates the cases of `trial`: how often the diagnosis is correct"
 on_data_sets("laboratory", JUDGED, "synthetic.faults.planting.write_confusion", MODELS)
 EXPORTED = "writes a model's results to one file, without images and weights, for others to put into MODELS"
 on_data_sets("export", EXPORTED, "pipeline.exchange.export_results", MODEL, FILE)
-FITS = "checks that imported results are of the protocol and the images that are here"
+FITS = "checks that imported results match the protocol and images here"
 on_data_sets("fits", FITS, "pipeline.exchange.check_imported", MODEL)
 
 
 @command(
-    "makes everything and builds the book, as `make book` does; or runs the laboratory",
+    "computes everything and builds the book, as `make book` does; or runs the fault-injection benchmark",
     argument("--models", nargs="*", default=[], help="slugs of model cards, or files of `export`"),
     argument("--datasets", nargs="*", default=[], help="slugs of data cards"),
     PROTOCOL,
     argument("--split", dest="split_rule", default="paper", help="the split rule"),
     argument("--data", default="", help="folder with the real images, from the project's root"),
-    argument("--laboratory", action="store_true", help="plant faults instead, to evaluate the diagnosis"),
+    argument("--laboratory", action="store_true", help="run the fault-injection benchmark of the diagnosis instead"),
     argument("--jobs", default=str(os.cpu_count()), help="processes at a time"),
-    argument("--dry-run", action="store_true", help="say what is not current, and make nothing"),
-    argument("--verify", action="store_true", help="compare all files with their hashes before"),
+    argument("--dry-run", action="store_true", help="list what is not up to date, and compute nothing"),
+    argument("--verify", action="store_true", help="first compare all files with their hashes"),
 )
 def book(laboratory: bool, jobs: str, dry_run: bool, verify: bool, models: list[str], **selected) -> None:
     from mlprobe_utils.book.make_book import make_book
@@ -111,7 +111,7 @@ def book(laboratory: bool, jobs: str, dry_run: bool, verify: bool, models: list[
 
 
 @command(
-    "executes the notebooks whose pages are not current, and builds the HTML book",
+    "executes the notebooks whose pages are not up to date, and builds the HTML book",
     argument("run", type=json.loads, help="what the book runs over: a chapter's parameters, JSON"),
     argument("--jobs", type=int, default=1, help="notebooks at a time"),
 )
@@ -123,7 +123,7 @@ def pages(run: dict, jobs: int) -> None:
 
     run = configure(**run)
     if behind := planned(due(book_jobs(run))):
-        raise InputError(f"not current, so that pages would show what is not so: {behind[0]}; run `make book`")
+        raise InputError(f"not up to date, so pages would show outdated results: {behind[0]}; run `make book`")
     if stale := stale_pages(run):
         from mlprobe_utils.book.run_chapter import run_pages
 
@@ -145,8 +145,8 @@ def chapter(notebook: str, output: Path, parameters: dict) -> None:
 
 
 @command(
-    "makes the scripts in notebooks/ and their notebooks the same: what was changed updates the other",
-    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="of two that both changed, this one"),
+    "synchronises the scripts in notebooks/ with their notebooks: the changed one updates the other",
+    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="if both changed, keep this one"),
 )
 def notebooks(keep: list[Path]) -> None:
     from mlprobe_utils.book.pairing import sync_notebooks
@@ -155,10 +155,10 @@ def notebooks(keep: list[Path]) -> None:
 
 
 @command(
-    "makes image sets: draws the synthetic ones, and writes manifests and working copies of all",
+    "prepares image sets: draws the synthetic ones, writes manifests and working copies",
     argument("slugs", nargs="+", help="data cards in data/datasets"),
     argument("--protocol", required=True, help="protocol in data/protocols"),
-    argument("--data", type=Path, help="folder or zip that holds the release; not for synthetic sets"),
+    argument("--data", type=Path, help="folder or zip of the release; not for synthetic sets"),
 )
 def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
     from mlprobe_utils.pipeline.cards import load_data_card
@@ -174,9 +174,9 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
 
 
 @command(
-    "looks at a folder of images, and writes a data card for it to data/datasets/",
-    argument("folder", type=Path, help="of the images: a folder, a zip or a .npz"),
-    argument("--slug", help="name of the card; the folder's without"),
+    "inspects a folder of images and writes a data card to data/datasets/",
+    argument("folder", type=Path, help="a folder, a zip or a .npz of images"),
+    argument("--slug", help="name of the card; default: the folder's"),
 )
 def card(folder: Path, slug: str | None) -> None:
     from mlprobe_utils.pipeline.images import propose_card
@@ -185,7 +185,7 @@ def card(folder: Path, slug: str | None) -> None:
 
 
 @command(
-    "trains miniatures, and first the bases that they are adapted from",
+    "trains miniatures, after the bases that they are adapted from",
     argument("slugs", nargs="+", help="miniatures' model cards in data/models"),
     THREADS,
 )
@@ -253,7 +253,7 @@ def settle() -> None:
         if (shown := os.fsencode(path).decode(errors="backslashreplace")) != path:
             raise InputError(f"the name of the folder {shown} is not UTF-8: rename it")
     if OUTPUTS.is_symlink() and not OUTPUTS.exists():
-        raise InputError(f"{OUTPUTS} links to {os.readlink(OUTPUTS)}, which is not there: make it, or mount its disk")
+        raise InputError(f"{OUTPUTS} links to {os.readlink(OUTPUTS)}, which does not exist: create or mount it")
     for name, usual in CACHES.items():
         folder = Path(os.environ.get(name) or os.path.expanduser(usual))
         there = next(path for path in (folder, *folder.parents) if os.path.exists(path))

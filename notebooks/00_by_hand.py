@@ -20,8 +20,8 @@
 #
 # *Prerequisites:* PyTorch, and what a forward pass is. *Time:* 20 minutes to read; half a minute to run.
 #
-# Thirty lines of PyTorch and scikit-learn do by hand what the whole book does: they read the states inside a model, and
-# measure how well the class of an image can be read from them. Then five lines of the package do the same.
+# This chapter does the whole method by hand in plain PyTorch: record the states inside a model with a hook, and measure
+# with a probe how well they predict the class of an image. The package then does the same in a few lines.
 
 # %% tags=["parameters", "hide-input"]
 models: list[str] = []  # model cards; empty: those of data/book.yml
@@ -51,20 +51,21 @@ model, processor = loaded.model, loaded.processor
 print(type(model).__name__, f"{model.num_parameters():,} parameters")
 
 # %% [markdown]
-# The images are of the first data set, at most 200 to train on and 200 to test, with a label each. A chat template
-# writes the question around the place of the image.
+# The images come from the first data set, each with its label. A chat template puts the question around the place of the
+# image.
 
 # %%
 import pandas as pd
 
+most = 200  # images for training, and for testing
 image_set = next(iter(chapter.image_sets.values()))
 parts = []
 for split in ("train", "test"):
     own = image_set.rows_of(split_rule, split).assign(split=split)
-    parts.append(own.sample(min(len(own), 200), random_state=0))
-rows = pd.concat(parts)
+    parts.append(own.sample(min(len(own), most), random_state=0))
 
 # %%
+rows = pd.concat(parts)
 pictures = [image_set[place] for place in rows.index]
 labels = rows["option"].to_numpy()
 training = (rows["split"] == "train").to_numpy()
@@ -88,16 +89,17 @@ for picture in pictures:
 {name: list(tensor.shape) for name, tensor in encoded[0].items()}
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.chapter import answer, say
 
 is_image = encoded[0]["input_ids"][0] == model.config.image_token_id
-glue("images", len(pictures))
-glue("tokens", len(is_image))
-glue("image_tokens", int(is_image.sum()))
+say(
+    f"Of the {len(is_image)} tokens of the first prompt, {int(is_image.sum())}",
+    "stand for the image.",
+)
 
 # %% [markdown]
-# Of the {glue:text}`tokens` tokens of the first prompt, {glue:text}`image_tokens` stand for the image. The vision tower
-# and the connector compute what is put in their places; the {term}`LLM` treats them as words.
+# The vision tower and the connector compute the vectors that take the places of the image
+# tokens; the [LLM](../book/glossary.md#llm) treats them like words.
 #
 # ## A hook
 #
@@ -125,12 +127,12 @@ with torch.inference_mode():
 {name: list(state.shape) for name, state in states.items()}
 
 # %% [markdown]
-# One state for each layer: images × tokens × width. Nothing in the model was changed for it.
+# Each layer yields one state: images × tokens × width. The model itself is unchanged.
 #
-# ## From tokens to one vector an image
+# ## From tokens to one vector per image
 #
-# The states of the image's tokens are averaged, at every layer and for all {glue:text}`images` images. That mean is the
-# *feature* that a probe sees.
+# The states of an image's tokens are averaged, at every layer and for every image. This mean is the *feature* that a
+# probe is given.
 
 # %%
 means = {name: [] for name in states}
@@ -150,60 +152,84 @@ features["L.00"].shape
 # %% [markdown]
 # ## A probe
 #
-# A {term}`probe` is a small classifier on these vectors, while the model stays as it is: here a logistic regression,
-# fitted on the training images and evaluated on the test images.
+# A [probe](../book/glossary.md#probe) is a small classifier on these vectors, while the model stays frozen. Here it is one
+# linear layer in PyTorch. Each feature is first shifted and scaled by its mean and deviation over the training images.
 
 # %%
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import cross_entropy
 
-probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
-by_hand = {}
+classes = sorted(set(labels))
+target = torch.tensor([classes.index(label) for label in labels])
+train, x = torch.tensor(training), {}
 for name, own in features.items():
-    probe.fit(own[training], labels[training])
-    by_hand[name] = probe.score(own[~training], labels[~training])
+    centre, spread = own[training].mean(axis=0), own[training].std(axis=0)
+    x[name] = torch.tensor((own - centre) / (spread + 1e-6))
+
+# %% [markdown]
+# The probe is fitted on the training images alone:
+
+# %%
+torch.manual_seed(0)
+probes = {}
+for name, own in x.items():
+    probes[name] = torch.nn.Linear(own.shape[1], len(classes))
+    descent = torch.optim.AdamW(probes[name].parameters(), lr=0.01)
+    for _ in range(300):  # steps, each on all training images
+        cross_entropy(probes[name](own[train]), target[train]).backward()
+        descent.step(), descent.zero_grad()
+
+# %% [markdown]
+# And it is evaluated on the test images:
+
+# %%
+by_hand = {}
+with torch.inference_mode():
+    for name, probe in probes.items():
+        correct = probe(x[name][~train]).argmax(dim=1) == target[~train]
+        by_hand[name] = 100 * correct.float().mean().item()
 
 # %%
 import altair as alt
 
-values = [100 * share for share in by_hand.values()]
-curve = pd.DataFrame({"point": by_hand.keys(), "accuracy": values})
-said = "Accuracy of a logistic regression on each layer's mean image token"
+curve = pd.DataFrame(by_hand.items(), columns=["point", "accuracy"])
+said = "Accuracy of a linear probe on each layer's mean image token"
 height = alt.Y("accuracy", title="accuracy (%)").scale(zero=False)
 chart = alt.Chart(curve, description=said).mark_line(point=True)
 chart.encode(x="point", y=height)
 
 # %% tags=["hide-input"]
-glue("best", curve["accuracy"].max())
-glue("best_point", curve.loc[curve["accuracy"].idxmax(), "point"])
-shares = pd.Series(labels[~training]).value_counts(normalize=True)
-glue("majority", 100 * shares.max())
+last_layer = curve.iloc[-1]
+shares = 100 * pd.Series(labels[~training]).value_counts(normalize=True)
+say(
+    f"This is a probing curve. At {last_layer['point']} the probe is correct for",
+    f"{last_layer['accuracy']:.1f} % of the test images; always naming the most frequent",
+    f"class would be correct for {shares.max():.1f} %.",
+)
 
 # %% [markdown]
-# This is a probing curve: at {glue:text}`best_point` the probe is right about {glue:text}`best:.1f` % of the test images,
-# where naming the most frequent class would be right about {glue:text}`majority:.1f` %. Chapter 3 draws it for vision
-# tower, connector and LLM, before and after fine-tuning, with intervals.
+# [Chapter 3](03_probing.ipynb) draws such curves for vision tower, connector and LLM, before and after fine-tuning, with
+# intervals.
 #
 # ## The logit lens of one image
 #
-# A layer's state has the width of the last layer's. So the model's own output head can be applied to it too: which
-# token would the model write if the layers behind were skipped?
+# All layers of the LLM have the same width. So the model's own output head can be applied to the state of any layer:
+# which token would the model write if the remaining layers were skipped?
 
 # %%
 last = torch.stack([state[0, -1] for state in states.values()])
 with torch.inference_mode():
     logits = model.lm_head(model.model.language_model.norm(last))
 written = [processor.decode([token]) for token in logits.argmax(dim=-1)]
-pd.DataFrame({"layer": [*states], "the head would write": written})
+pd.DataFrame({"layer": [*states], "token": written})
 
 # %% [markdown]
-# These are the states at the {term}`last token` of the last image: from there the answer is generated.
+# These are the states at the [last token](../book/glossary.md#last-token) of the last image, from which the answer is
+# generated.
 #
 # ## LoRA on one layer
 #
-# LoRA leaves a weight as it is and adds the product of two thin matrices to it, and only these are trained. Here they
-# stand beside the query projection of the first decoder layer, and learn to write the answer.
+# LoRA leaves a weight as it is, adds the product of two thin matrices to it, and trains only these. Here they are added
+# to the query projection of the first decoder layer, and learn to write the answer.
 
 # %%
 from copy import deepcopy
@@ -212,15 +238,15 @@ from peft import LoraConfig, get_peft_model
 
 torch.manual_seed(0)
 place = r".*language_model\.layers\.0\.self_attn\.q_proj"
-recipe = LoraConfig(r=8, lora_alpha=32, target_modules=place)
-adapted = get_peft_model(deepcopy(model), recipe)
+settings = LoraConfig(r=8, lora_alpha=32, target_modules=place)
+adapted = get_peft_model(deepcopy(model), settings)
 adapted.print_trainable_parameters()
 
 # %%
 import numpy as np
 
-trained = [own for own in adapted.parameters() if own.requires_grad]
-optimizer = torch.optim.AdamW(trained, lr=0.01)
+updated = [own for own in adapted.parameters() if own.requires_grad]
+optimizer = torch.optim.AdamW(updated, lr=0.01)
 drawn = np.random.default_rng(0).permutation(np.flatnonzero(training))
 
 # %%
@@ -233,34 +259,36 @@ answers, pad = words["input_ids"], processor.tokenizer.pad_token_id
 losses = []
 for number in drawn[:100]:
     inputs = append_answers(encoded[number], [answers[number]], pad)
-    target = inputs.pop("labels").to(model.device)[0]
-    logits = adapted(**inputs).logits[0, -len(target) - 1 : -1].float()
-    losses.append(torch.nn.functional.cross_entropy(logits, target))
+    wanted = inputs.pop("labels").to(model.device)[0]
+    logits = adapted(**inputs).logits[0, -len(wanted) - 1 : -1].float()
+    losses.append(cross_entropy(logits, wanted))
     losses[-1].backward()
     optimizer.step(), optimizer.zero_grad()
 
 # %% tags=["hide-input"]
 values = [float(loss) for loss in losses]
-glue("first_loss", np.mean(values[:20]))
-glue("final_loss", np.mean(values[-20:]))
+window = max(1, len(values) // 5)
+first, final = np.mean(values[:window]), np.mean(values[-window:])
+say(
+    f"The loss per token of the answer goes from {first:.2f} (mean of the first",
+    f"{window} images) to {final:.2f} nats (the last {window}).",
+)
 
 # %% [markdown]
-# The loss a token of the answer goes from {glue:text}`first_loss:.2f` (mean of the first twenty images) to
-# {glue:text}`final_loss:.2f` nats (the last twenty). Chapter 2 does this with every linear layer, several epochs and
-# all that a fine-tuning needs.
+# [Chapter 2](02_fine_tuning.ipynb) does this for every linear layer, over several epochs.
 #
-# ## The same in five lines
+# ## The same with the package
 #
-# The package finds the layers of six families of models, batches the images, keeps what is done, and puts intervals
-# around the curve.
+# The package finds the layers of each supported family of models, processes images in batches, keeps finished work, and
+# adds intervals to the curve.
 
 # %%
 images = mp.image_list(pictures, list(labels), splits=list(rows["split"]))
 said = {option: option for option in image_set.card.options}
 question = mp.Question(image_set.card.template, said)
 extracted = mp.extract(loaded, images, question)
-recipe = {"kind": "linear", "batch_size": 32, "learning_rate": 0.01}
-probed = mp.probe(extracted, images, epochs=30, **recipe)
+linear = {"kind": "linear", "batch_size": 32, "learning_rate": 0.01}
+probed = mp.probe(extracted, images, epochs=30, **linear)
 mp.plot(probed)
 
 # %%
@@ -271,21 +299,25 @@ accuracies = mp.accuracy(probed).query("pooling == 'image_mean'")
 table = accuracies.set_index("point").loc[list(features)]
 table["by hand"] = curve.set_index("point")["accuracy"]
 table["largest difference of a feature"] = differences
-table.drop(columns=["pooling", "images"])
+table.drop(columns=["pooling", "images"]).round(4)
 
 # %% tags=["hide-input"]
 scale = max(np.abs(own).max() for own in features.values())
 assert differences.max() < 1e-4 * scale, "features by hand are the package's"
-glue("largest", differences.max())
-glue("scale", scale)
-glue("apart", (table["accuracy"] - table["by hand"]).abs().max())
-glue("width", (table["high"] - table["low"]).mean())
+apart = (table["accuracy"] - table["by hand"]).abs().max()
+width = (table["high"] - table["low"]).mean()
+
+# %% tags=["hide-input"]
+say(
+    f"The features agree: no number differs by more than {differences.max():.1g},",
+    f"where the largest is {scale:.0f}. The accuracies differ by at most",
+    f"{apart:.1f} pp, because the two probes are trained differently; a 95 %",
+    f"interval is {width:.0f} pp wide.",
+)
 
 # %% [markdown]
-# The features are the same: no number differs by more than {glue:text}`largest:.1g`, and the largest is
-# {glue:text}`scale:.0f`. The accuracies differ by {glue:text}`apart:.1f` points at most, as scikit-learn's fit is another
-# than the package's, whose probes are trained in epochs and with five seeds, as the paper's are; an interval around them
-# is {glue:text}`width:.0f` points wide. Its functions take your own model and images just so:
+# The package trains probes in epochs and with several seeds, as the paper does. Its functions take your own model and
+# images in the same way:
 #
 # ```python
 # model = mp.load("Qwen/Qwen2.5-VL-7B-Instruct", "bfloat16")
@@ -293,11 +325,22 @@ glue("width", (table["high"] - table["low"]).mean())
 # ```
 #
 # ## Takeaways
-#
-# - A hook reads a state without changing the model: see [a hook](#a-hook).
-# - A probe says what can be read from a state, not what the model makes of it: see [a probe](#a-probe).
-# - The package does no more than this, for every layer and with intervals: see
-#   [the same in five lines](#the-same-in-five-lines).
+
+# %% tags=["hide-input", "answer"]
+top = table.iloc[-1]  # the last layer: no choice by the test images
+answer(
+    "A hook is a function that keeps a layer's output while the model runs; a",
+    "probe is one small classifier trained on these outputs. Both fit in a few",
+    "lines of PyTorch. At the last layer the probe is correct for",
+    f"{top['accuracy']:.1f} % of the test images (95 % interval {top['low']:.1f} to",
+    f"{top['high']:.1f}), against {shares.max():.1f} % for the most frequent class.",
+)
+
+# %% [markdown]
+# - A hook records a state without changing the model: see [a hook](#a-hook).
+# - A probe shows what can be decoded from a state, not what the model makes of it: see [a probe](#a-probe).
+# - The package does the same for every layer, with intervals: see
+#   [the same with the package](#the-same-with-the-package).
 
 # %% [markdown]
 # ## How this page was made

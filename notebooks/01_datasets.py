@@ -16,7 +16,8 @@
 # %% [markdown]
 # # 1. The data sets
 #
-# **Question.** What are the images, which question is put to the model, and what could it score without looking at them?
+# **Question.** What do the images show, which question is put to the model, and what can be scored without recognising any
+# structure in them?
 #
 # *Prerequisites:* none. *Time:* 15 minutes to read; seconds to run.
 
@@ -36,8 +37,8 @@ chapter.opening()
 # %% [markdown]
 # ## The classes
 #
-# One image of each class, as it is after decoding and resizing: what the models' own processors receive. Of the paper's
-# three sets, these are figures S1 to S3 of {cite:t}`zhu-2026`.
+# One image of each class, decoded and resized as the models' processors receive it. For the paper's three data sets,
+# these are figures S1 to S3 of [Zhu et al. (2026)](../book/bibliography.md#zhu-2026).
 
 # %% tags=["hide-input"]
 from IPython.display import display
@@ -48,8 +49,8 @@ for image_set in image_sets.values():
     display(class_samples(image_set, split_rule))
 
 # %% [markdown]
-# Each caption is the answer that the data set counts as true. The instruction is the same for every image of a set, and
-# names the options; of the paper's sets and their phantoms, these are the words of its appendix A.
+# The caption is the correct answer. Every image of a data set comes with the same instruction, which lists the options;
+# the paper's data sets and their phantoms have the wording of the paper's appendix A.
 
 # %%
 import pandas as pd
@@ -62,23 +63,26 @@ instructions = [
 show(pd.DataFrame(instructions))
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.chapter import answer, say
 
-words = [
+synonyms = [
     f"{', '.join(own)} for {option}"
     for card in cards
     for option, own in card.synonyms.items()
 ]
-glue("synonyms", "; ".join(words) or "none")
+accepted = f"As synonyms count {'; '.join(synonyms)}." if synonyms else ""
+
+# %% tags=["hide-input"]
+say(
+    "An answer counts if it names exactly one option, as a whole word in upper or",
+    "lower case.",
+    accepted or "The data cards give no synonyms.",
+)
 
 # %% [markdown]
-# An answer counts if it names exactly one option as a word, without regard to case. Other words that count, by the data
-# cards: {glue:text}`synonyms`.
-
-# %% [markdown]
-# A model never reads that text alone: its own chat template wraps it, and its processor replaces the image placeholder
-# by one {term}`image token` for each patch that leaves the {term}`connector`. This is the whole question as the first
-# model reads it.
+# A model is never given this text alone. Its chat template wraps the text, and its processor replaces the image
+# placeholder by one [image token](../book/glossary.md#image-token) for each vector that leaves the
+# [connector](../book/glossary.md#connector). The whole prompt of the first model:
 
 # %%
 from mlprobe_utils.pipeline import results
@@ -89,9 +93,9 @@ print(prompts["prompt"].iloc[0])
 # %% [markdown]
 # ## How many images there are
 #
-# Where images and splits come from, by the data cards. *Left out* are files that a card's patterns exclude, such as masks
-# beside the images; *accepted* is what it allows in a folder of one's own: `patients` of several classes or splits,
-# `copies` of a file.
+# Where images and splits come from, according to the data cards. *Files left out* match a pattern that the card
+# excludes, such as masks beside the images; *accepted* is what the card allows in a folder of your own: `patients` with
+# several classes or splits, `copies` of a file.
 
 # %%
 from mlprobe_utils.datasets.summary import origins
@@ -99,26 +103,25 @@ from mlprobe_utils.datasets.summary import origins
 show(origins(image_sets))
 
 # %% [markdown]
-# Counts of the images that were found, beside those of the release; empty where a card states none.
+# Images found, beside the number in the release (empty where the card states none). Differences come first:
 
 # %%
 from mlprobe_utils.datasets.summary import counts
 
 counted = counts(image_sets)
-show(counted)
+differs = (counted["found"] != counted["released"]).fillna(False)
+first = differs.sort_values(ascending=False, kind="stable").index
+show(counted.loc[first], title="Images found and released")
 
 # %% tags=["hide-input"]
-differs = counted["found"] != counted["released"]
-missing = counted[differs.fillna(False)]
-glue("differences", len(missing))
-show(missing)
+say(
+    f"The numbers differ from the release in {differs.sum()} of {len(counted)} rows."
+)
 
 # %% [markdown]
-# Number of cells (class and official split) that differ from the release in this run: {glue:text}`differences`. A
-# difference is not an error here: public copies of these sets differ, and shrunk ones travel. It is kept with the
-# results.
+# A difference is not an error: public copies of these data sets differ. It is kept with the results.
 #
-# What the files are: *white* is the largest grey level of a file, 255 where it holds 8 bits, 4095 for 12 and 65535 for 16.
+# The files themselves; *white* is the largest grey level of a file: 255 at 8 bits, 4095 at 12, 65535 at 16.
 
 # %%
 from mlprobe_utils.datasets.summary import file_facts
@@ -128,10 +131,11 @@ show(file_facts(image_sets))
 # %% [markdown]
 # ## Splits
 #
-# A {term}`split` says which images train, validate and test. `paper` uses the official test sets; for BUSI, which has
-# none, it draws the one composition that the paper's printed figures allow. `clean` starts from it, drops images whose
-# duplicates carry another label, and lets no {term}`duplicate group` and no patient cross from training to test.
-# Validation comes out of the training images in both; a release's own validation images are not used.
+# A [split](../book/glossary.md#split) assigns each image to training, validation or test. `paper` uses the official test
+# sets; for BUSI, which has none, it draws the one composition that fits the paper's published figures. `clean` starts
+# from it, drops images whose duplicates have another label, and keeps every
+# [duplicate group](../book/glossary.md#duplicate-group) and every patient on one side. Validation images are drawn from
+# the training images; a release's own validation images are not used.
 
 # %%
 from mlprobe_utils.datasets.summary import split_sizes
@@ -139,21 +143,27 @@ from mlprobe_utils.datasets.summary import split_sizes
 show(split_sizes(image_sets))
 
 # %% tags=["hide-input"]
-smallest = min(
-    len(s.rows_of(split_rule, "test")) for s in image_sets.values()
+tests = {
+    slug: len(own.rows_of(split_rule, "test"))
+    for slug, own in image_sets.items()
+}
+smallest = min(tests, key=tests.get)
+
+# %% tags=["hide-input"]
+images, widest = tests[smallest], 196 / tests[smallest] ** 0.5 / 2
+say(
+    f"The smallest test set ({chapter.names[smallest]}) has {images} images, so one",
+    f"image is worth {100 / images:.2f} pp. The 95 % interval of an accuracy near",
+    f"50 % reaches about {widest:.0f} pp to either side, more if images belong",
+    "together. Keep that in mind when two curves differ by a few pp.",
 )
-glue("smallest_test", smallest)
-glue("one_image", 100 / smallest)
 
 # %% [markdown]
-# The smallest test set of this page has {glue:text}`smallest_test` images, so that one image more or less is
-# {glue:text}`one_image:.2f` percentage points. Keep that in mind when two curves differ by a point.
-#
 # ## Duplicates and leaks
 #
-# Duplicates are found by their bytes and by a perceptual hash, confirmed on a small grey copy. A {term}`leak` is a
-# group, or a patient, with images on both sides of a split; a label conflict is a picture that appears under two
-# labels.
+# Duplicates are files with equal bytes, or images with a similar perceptual hash, confirmed on a small grey copy. A
+# [leak](../book/glossary.md#leak) is a duplicate group or a patient with images on both sides of a split; a label
+# conflict is a picture that appears under two labels.
 
 # %%
 from mlprobe_utils.datasets.summary import duplicate_counts, leak_counts
@@ -161,53 +171,117 @@ from mlprobe_utils.datasets.summary import duplicate_counts, leak_counts
 show(duplicate_counts(image_sets))
 
 # %%
-show(leak_counts(image_sets))
+leaks = leak_counts(image_sets)
+leaks = leaks.sort_values("images", ascending=False, kind="stable")
+show(leaks, title="Leaks")
 
 # %% [markdown]
-# Every row counts groups that a model could profit from, or be punished for, without having learnt any medicine. Under
-# `clean` nothing may be left in the rows that cross a split.
-#
+# A model could gain from such groups, or be penalised for them, without having learned any medicine. Under `clean`, no
+# leak may be left.
+
+# %% tags=["hide-input"]
+crossing = leaks.groupby("split rule")["groups"].sum()
+say(
+    f"Groups with a leak or a label conflict: {crossing.get('paper', 0)} under",
+    f"`paper`, {crossing.get('clean', 0)} under `clean`.",
+)
+
+# %% [markdown]
 # ## What the file format alone scores
 #
-# A rule that sees only a file's pixel mode, format and extension, fitted on all images outside the test set. It should
-# score no better than the majority class. Where it does, the way the images were collected gives the label away.
+# This rule sees only a file's pixel mode, format and extension, and is fitted on all images outside the test set. It
+# should score no better than the majority class. Where it does, the way the images were collected gives the label away.
 
 # %%
 from mlprobe_utils.datasets.summary import format_shortcuts
 
 shortcuts = format_shortcuts(image_sets, split_rule)
+gain = shortcuts["format alone (%)"] - shortcuts["majority class (%)"]
+shortcuts = shortcuts.loc[gain.sort_values(ascending=False).index]
 show(shortcuts)
 
+# %% [markdown]
+# ## What simple controls score
+#
+# Accuracy on the test images of rules that use no model, with 95 % intervals; *pixel statistics* are mean, spread and
+# percentiles of the grey levels and how they change between neighbouring pixels. The classical classifier is a support
+# vector machine on grey levels, edges and textures. It does look for structure.
+
+# %%
+from mlprobe_utils.evaluation.names import CLASSICAL, WITHOUT_MODEL
+from mlprobe_utils.evaluation.outcomes import single_outcomes
+from mlprobe_utils.pipeline.tested import groups
+from mlprobe_utils.stats.intervals import intervals
+from mlprobe_utils.stats.resampling import accuracy
+
+rows = results.image_control_rows(chapter.selection)
+
+# %%
+by, found = ["dataset", "control"], []
+for where, own, drawn, tested in groups(rows, by, image_sets, split_rule):
+    correct = single_outcomes(own, tested, where["control"])[None]
+    ends = intervals(accuracy(correct, drawn)).loc[
+        0, ["value", "low", "high"]
+    ]
+    found.append([*where.values(), *ends])
+
+# %%
+scored = pd.DataFrame(found, columns=[*by, "accuracy", "low", "high"])
+scored["cell"] = [
+    f"{value:.1f} ({low:.1f} to {high:.1f})"
+    for value, low, high in scored[["accuracy", "low", "high"]].to_numpy()
+]
+table = scored.pivot(index="dataset", columns="control", values="cell")
+table = table.reindex(columns=[*WITHOUT_MODEL, CLASSICAL])
+show(chapter.named(table.rename_axis(columns=None).reset_index()))
+
 # %% tags=["hide-input"]
-gain = shortcuts["format alone (%)"] - shortcuts["majority class (%)"]
-worst = shortcuts.loc[gain.idxmax()]
-glue("shortcut_set", worst["data set"])
-glue("shortcut_accuracy", worst["format alone (%)"])
-glue("shortcut_majority", worst["majority class (%)"])
+blind = scored[scored["control"].isin(WITHOUT_MODEL)]
+top = blind.loc[blind["accuracy"].idxmax()]
+rule, top_set = top["control"], chapter.names[top["dataset"]]
+
+# %% tags=["hide-input"]
+say(
+    f"The best rule without structure reaches {top['cell']} % on {top_set}:",
+    f"{rule}. An accuracy should be compared with the best rule on its data set;",
+    "[chapter 3](03_probing.ipynb#controls-and-baselines) does so.",
+)
 
 # %% [markdown]
-# The largest gain is on {glue:text}`shortcut_set`: {glue:text}`shortcut_accuracy:.1f` % from the format alone, against
-# {glue:text}`shortcut_majority:.1f` % for the majority class. Any accuracy on that set has to be read against the
-# higher of the two.
-#
-# ## What grey levels alone score
-#
-# A good part of the class may be read off statistics of the grey levels, without any structure: see
-# [the controls](03_probing). A model that does no better on them need not have seen a shape. For the
-# opposite case there is one phantom set more, `whirlpool-phantom`, which no run has unless it is named in `DATASETS`. Its
-# two classes are mirror images: a whirl of bowel and vessels that turns clockwise, a sign of a twisted midgut
-# {cite:p}`shimanuki-1996`, or counterclockwise. Place, phase, gain and speckle are drawn alike for both, so that grey
-# levels, their changes and spectra have one distribution, and all the difference is in how the parts lie to each other.
-# What its controls score on it, what a small network learns from it, and what miniatures do, was measured once:
-# `benchmarks/README.md` holds the figures, with date and command.
+# A model that does no better than pixel statistics need not have recognised a shape. For the opposite case there is one
+# more phantom set, `whirlpool-phantom`, which a run includes only if `DATASETS` names it. Its two classes are mirror
+# images: a whirl of bowel and vessels that turns clockwise, a sign of a twisted midgut
+# ([Shimanuki et al., 1996](../book/bibliography.md#shimanuki-1996)), or counterclockwise. Everything else is drawn alike
+# for both classes, so that grey levels and spectra have one distribution and only the arrangement of the parts differs.
+# `benchmarks/README.md` holds what controls, a small network and miniatures score on it.
 #
 # ## Takeaways
-#
-# - The instruction and its options are fixed: see [the classes](#the-classes).
-# - Small test sets make single points meaningless: see [splits](#splits).
-# - Duplicates, conflicts, file formats and grey levels are ways to score without seeing a shape: see
-#   [duplicates and leaks](#duplicates-and-leaks), [the file format](#what-the-file-format-alone-scores) and
-#   [grey levels](#what-grey-levels-alone-score).
+
+# %% tags=["hide-input"]
+numbers = [
+    f"{count} ({chapter.names[slug]})" for slug, count in tests.items()
+]
+of = dict(iter(scored.groupby("control")["accuracy"]))
+ends_of = {
+    n: [f"{own.min():.0f}", f"{own.max():.0f}"] for n, own in of.items()
+}
+ranges = {name: " to ".join(dict.fromkeys(e)) for name, e in ends_of.items()}
+
+# %% tags=["hide-input", "answer"]
+answer(
+    "Each data set asks for one diagnosis from one kind of image, to be named in",
+    f"words. Test images: {', '.join(numbers)}. Without any structure, always",
+    f"naming the most frequent class scores {ranges['majority class']} %, and",
+    f"grey-level statistics score {ranges['pixel statistics']} % (at best",
+    f"{top['cell']}, 95 % interval). A model has to be compared with these.",
+)
+
+# %% [markdown]
+# - The instruction and its options are the same for all images of a data set: see [the classes](#the-classes).
+# - A difference of a few pp is within chance on test sets of this size: see [splits](#splits).
+# - Duplicates and file formats can give a label away: see [duplicates and leaks](#duplicates-and-leaks) and
+#   [the file format](#what-the-file-format-alone-scores).
+# - Grey levels alone can go far: see [what simple controls score](#what-simple-controls-score).
 
 # %% [markdown]
 # ## How this page was made

@@ -16,10 +16,10 @@
 # %% [markdown]
 # # 2. Fine-tuning
 #
-# **Question.** How well does a model answer before and after it has been fine-tuned on a data set, and what did the
-# fine-tuning do?
+# **Question.** How accurate are a model's answers before and after it is fine-tuned on a data set, and what does
+# fine-tuning change in the model?
 #
-# *Prerequisites:* [chapter 1](01_datasets). *Time:* 20 minutes to read; the fine-tuning itself is most of a run.
+# *Prerequisites:* [chapter 1](01_datasets.ipynb). *Time:* 15 minutes to read; the fine-tuning itself is most of a run.
 
 # %% tags=["parameters", "hide-input"]
 models: list[str] = []  # model cards; empty: those of data/book.yml
@@ -35,11 +35,24 @@ chapter = start(globals())
 chapter.opening()
 
 # %% [markdown]
-# ## The recipe, and why
+# ## How a model is fine-tuned
 #
-# The model reads an image and a question and is taught to write one of the options. All its weights stay as they are;
-# beside every linear layer a pair of small matrices is trained ({term}`LoRA`, {cite:t}`hu-2021`), so that one
-# {term}`adapter` of a few megabytes holds all that a data set has taught.
+# The model is given an image and a question, and is trained to write one of the options. Its own weights $W$ stay as
+# they are. Beside every linear layer, two small matrices $A$ and $B$ of rank $r$ are trained
+# ([LoRA](../book/glossary.md#lora), [Hu et al. (2021)](../book/bibliography.md#hu-2021)):
+#
+# $$ y = W x + \frac{\alpha}{r} \, B A x $$
+#
+# In PyTorch, this is the update of one layer for one batch:
+#
+# ```python
+# output = linear(x) + alpha / rank * (x @ A.T @ B.T)  # linear is frozen
+# loss = torch.nn.functional.cross_entropy(answer_logits, answer_tokens)
+# loss.backward()  # gradients of A and B alone
+# ```
+#
+# [Chapter 0](00_by_hand.ipynb#lora-on-one-layer) runs this for one layer; `mp.fine_tune(loaded, images, question)` does
+# it for all of them, on images of your own. The settings:
 
 # %%
 from mlprobe_utils.plots.tables import show
@@ -48,16 +61,14 @@ show(chapter.recipe("fine_tuning"))
 
 # %% [markdown]
 # Where the two columns differ, this run makes a concession to the size of its models or of the machine. What the paper
-# does not state is marked in the {term}`protocol`'s file. Two decisions stand in no table:
+# does not state is marked in the [protocol](../book/glossary.md#protocol)'s file. Two decisions are in no table:
 #
-# - **The loss counts the answer's tokens only.** Question and image are given, not to be predicted, and a real model's
-#   vocabulary has some 150,000 words: logits at every image token would fill the memory for nothing.
-# - **The last epoch is used, not the best.** The best on the test images would be a choice made with the test; the
-#   validation images below show what it would have been worth.
+# - **Only the answer's tokens count in the loss.** Image and question are given, not predicted. Logits over a
+#   real model's vocabulary at every image token would also fill the memory for nothing.
+# - **The last epoch is used, not the best.** Choosing an epoch on the test images would bias the test; the validation
+#   loss below shows what a choice might have gained.
 #
 # ## What is trained
-#
-# Counted in the adapter's file: the layers that it changes in each module, and its parameters.
 
 # %%
 from mlprobe_utils.evaluation.points import PROBED
@@ -65,18 +76,28 @@ from mlprobe_utils.pipeline import results
 
 adapted = results.adapted_layers(chapter.selection)
 adapted["module"] = adapted["module"].replace(PROBED)
-show(chapter.named(adapted))
+by_module = adapted.groupby("module", sort=False)
+trained = by_module[["layers", "parameters"]].agg(["min", "max"])
+trained.columns = [f"{name}, {end}" for name, end in trained.columns]
+show(trained.assign(models=by_module.size()).reset_index())
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.chapter import answer, say
 
-glue("adapted_modules", ", ".join(adapted["module"].unique()))
-of_module = adapted.groupby("module")["parameters"].sum()
-glue("adapted_most", of_module.idxmax())
+per_model = adapted.groupby("model")["parameters"].sum()
+trained_numbers = per_model.agg(["min", "max"]).map("{:,}".format)
+megabytes = (per_model * 4 / 1e6).agg(["min", "max"]).map("{:.1f}".format)
+size = " to ".join(dict.fromkeys(megabytes))
+
+# %% tags=["hide-input"]
+say(
+    "All that fine-tuning leaves is an [adapter](../book/glossary.md#adapter)",
+    f"of {' to '.join(dict.fromkeys(trained_numbers))} parameters per model:",
+    f"{size} MB at four bytes each. It reaches {', '.join(trained.index)}.",
+)
 
 # %% [markdown]
-# The adapters reach {glue:text}`adapted_modules`; most of their parameters stand in the {glue:text}`adapted_most`. A
-# curve that changes in [chapter 3](03_probing) can therefore have changed in that module or in any before it.
+# A curve that changes in [chapter 3](03_probing.ipynb) can therefore have changed in that module or in any before it.
 #
 # ## Learning curves
 
@@ -87,78 +108,155 @@ curves = results.learning_curves(chapter.selection)
 charts.learning_curves(curves, chapter.names)
 
 # %% tags=["hide-input"]
-last = curves[curves["epoch"] == curves["epoch"].max()]
-glue("epochs", int(last["epoch"].iloc[0]))
-glue("training_loss", last["training_loss"].mean())
-glue("validation_loss", last["validation_loss"].mean())
+final = curves[curves["epoch"] == curves["epoch"].max()]
+of_adapter = curves.groupby(["model", "dataset", "run"])
+lowest = of_adapter["validation_loss"].transform("min")[final.index]
+rises = final["validation_loss"] > 1.05 * lowest
 
 # %% tags=["hide-input"]
-of_adapter = curves.groupby(["model", "dataset", "run"])
-best = of_adapter["validation_loss"].transform("min")[last.index]
-rises = last["validation_loss"] > 1.05 * best
-glue("rises", int(rises.sum()))
-glue("adapters", len(rises))
+losses = final[["training_loss", "validation_loss"]].mean()
+say(
+    f"After {final['epoch'].max():.0f} epochs the mean loss is",
+    f"{losses.iloc[0]:.2f} on the training images and {losses.iloc[1]:.2f} on",
+    f"the validation images. For {rises.sum()} of {len(rises)} adapters, the",
+    "validation loss ends more than 5 % above its minimum, a sign of",
+    "overfitting.",
+)
 
 # %% [markdown]
-# After {glue:text}`epochs` epochs the mean loss is {glue:text}`training_loss:.3f` on the training images and
-# {glue:text}`validation_loss:.3f` on the validation images. In {glue:text}`rises` of {glue:text}`adapters` adapters the
-# validation loss ends more than 5 % above its lowest: they have begun to learn their training images by heart.
-#
 # ## The final output, before and after
 #
-# The answer, the {term}`final output`, is generated greedily and counts if it names exactly the right option. F1,
-# precision and recall are those of the positive option, or {term}`macro averages <macro average>` over all options
-# where the data {term}`card` names none. {term}`AUC` uses the probabilities of the options, which exist whatever the
-# model writes.
+# The answer, or [final output](../book/glossary.md#final-output), is generated greedily. It counts as correct if it
+# names the right option and no other; an answer that names none or several is
+# [unparsed](../book/glossary.md#unparsed) and counts as incorrect. Accuracy with its 95 % interval, mean over runs;
+# the least accurate after fine-tuning come first.
 
 # %%
-from mlprobe_utils.evaluation.metrics import PAPER_METRICS
+from mlprobe_utils.analysis import certainty
+from mlprobe_utils.evaluation.names import OUTPUT
+from mlprobe_utils.pipeline.tested import evaluated, means_over_runs
+
+of_run = chapter.selection, chapter.image_sets
+measured = evaluated(*of_run, certainty.outcomes_of)
+tests = certainty.before_and_after(measured)
+place = ["dataset", "model"]
+changed = tests[tests["site"] == OUTPUT].groupby(place, sort=False).last()
+
+# %%
+from mlprobe_utils.stats.intervals import intervals, scope_of
+
+numbers, accuracy = ["value", "low", "high"], {}
+stages = [(stage, OUTPUT) for stage in ("pretrained", "finetuned")]
+for (*where, stage, _), mean in means_over_runs(measured, *stages).items():
+    own = intervals(mean, scope_of([mean])).loc[0, numbers]
+    accuracy[*where, stage] = "{:.1f} ({:.1f} to {:.1f})".format(*own)
+
+# %%
 from mlprobe_utils.pipeline import scoring
 
 outputs = scoring.output_scores(chapter.selection)
-states = outputs.groupby(["dataset", "model", "stage"], as_index=False)
-table = states[["images", *PAPER_METRICS, "unparsed", "thought_cut"]].mean()
-positive = table["dataset"].map(chapter.positives).fillna("macro")
-table.insert(3, "positive", positive)
-show(chapter.named(table.astype({"images": int})))
-
-# %% tags=["hide-input"]
-from mlprobe_utils.evaluation.metrics import collapsed_in_words
-
-rows = results.prediction_rows(chapter.selection)
-glue("collapsed", collapsed_in_words(rows, chapter.names))
-
-# %% tags=["hide-input"]
-accuracy = outputs.groupby(["stage"])["accuracy"].mean()
-unparsed = outputs.groupby(["stage"])["unparsed"].mean()
-glue("thought_cut", outputs["thought_cut"].mean())
-for stage in ("pretrained", "finetuned"):
-    glue(f"accuracy_{stage}", accuracy[stage])
-    glue(f"unparsed_{stage}", unparsed[stage])
-
-# %% [markdown]
-# Averaged over models and data sets, accuracy is {glue:text}`accuracy_pretrained:.1f` % before fine-tuning, with
-# {glue:text}`unparsed_pretrained:.1f` % of the answers naming no option or several ({term}`unparsed`), and
-# {glue:text}`accuracy_finetuned:.1f` % after it, with {glue:text}`unparsed_finetuned:.1f` % unparsed. A model that was
-# never taught to answer scores nothing by this measure, whatever it knows: that is why the probes of
-# [chapter 3](03_probing) are needed. Means are over the runs, and a collapsed run (one answer to more than 90 % of the
-# images, or a class that is there and never named) hides in its mean; such are: {glue:text}`collapsed`. The intervals of
-# these accuracies are in [chapter 3](03_probing), and how far runs differ in
-# [chapter 7](07_medical_adaptation). {term}`Thoughts <thought>` are not parsed; {glue:text}`thought_cut:.1f` % of the
-# answers were cut off inside one, at the limit of tokens, and are unparsed for that reason.
-#
-# ## What the models write
-#
-# The most frequent answers on the test images. Unparsed ones are counted wrong, never left out.
+of_state = outputs.groupby([*place, "stage"])
+means = of_state[["accuracy", "unparsed"]].mean().unstack("stage")
 
 # %%
-from mlprobe_utils.plots.tables import frequent_answers
+order = means["accuracy"]["finetuned"].sort_values(kind="stable").index
+changed["change (pp)"] = [
+    "{:+.1f} ({:+.1f} to {:+.1f})".format(*own)
+    for own in changed[["change", "low", "high"]].to_numpy()
+]
 
-show(chapter.named(frequent_answers(rows, most=3)))
+# %%
+import pandas as pd
+
+before_and_after = pd.Series(accuracy).unstack().rename_axis(place).loc[order]
+before_and_after = before_and_after[[stage for stage, _ in stages]]
+before_and_after = before_and_after.join(changed[["change (pp)", "verdict"]])
+before_and_after["unparsed before"] = means["unparsed"]["pretrained"]
+before_and_after["unparsed after"] = means["unparsed"]["finetuned"]
+
+# %%
+from mlprobe_utils.evaluation.health import STAGE_NAMES
+
+said = before_and_after.rename_axis(place).reset_index()
+show(
+    said.replace(chapter.names).rename(columns=STAGE_NAMES),
+    title="Accuracy before and after fine-tuning",
+)
+
+# %% tags=["hide-input"]
+from mlprobe_utils.stats.paired import in_words
+
+level = outputs.groupby("stage")[
+    ["accuracy", "unparsed", "thought_cut"]
+].mean()
+up = (changed["verdict"] == "higher").sum()
+gain, (before, tuned) = in_words(changed, "change"), level["accuracy"][::-1]
+
+# %% tags=["hide-input"]
+say(
+    f"Fine-tuning changes accuracy by {gain} pp on average, from {before:.1f} to",
+    f"{tuned:.1f} %. Significant gains: {up} of {len(changed)}.",
+)
+
+# %% tags=["hide-input"]
+silent, after = level["unparsed"][::-1]
+cut = level["thought_cut"].mean()
+say(
+    f"Before fine-tuning {silent:.1f} % of the answers are unparsed, after it",
+    f"{after:.1f} %. Reaching the limit of tokens within a",
+    f"[thought](../book/glossary.md#thought) is the reason for {cut:.1f} % of",
+    "all answers.",
+)
 
 # %% [markdown]
-# A parsed column that is empty marks text in which no single option was found. Up to three such answers of each data set,
-# with the images that they were given to:
+# A model that was never trained to answer scores nothing by this measure, whatever its layers encode: hence the probes of
+# [chapter 3](03_probing.ipynb). Intervals and tests hold for
+# [retrained models](../book/glossary.md#retrained-model) where runs are known to differ, else for
+# [fixed models](../book/glossary.md#fixed-model); tests are corrected for all tests of a scope.
+#
+# A mean over runs can hide a collapsed run: one that gives one answer to nearly all images, or never names a class that
+# is there.
+
+# %% tags=["hide-input"]
+from mlprobe_utils.evaluation.metrics import COLLAPSED, collapsed
+
+rows = results.prediction_rows(chapter.selection)
+stuck, adapters = collapsed(rows), len(rises)
+say(
+    f"{len(stuck)} of {adapters} fine-tuned runs have collapsed (one answer to",
+    f"more than {COLLAPSED} % of the images, or a class never named).",
+)
+
+# %% tags=["hide-input"]
+show(chapter.named(stuck), title="Collapsed runs")
+
+# %% [markdown]
+# ## What the models write
+#
+# The most frequent answers to the test images, over all models. Where *parsed* is empty, no single option was found.
+
+# %%
+from mlprobe_utils.plots.tables import file, frequent_answers
+
+together = frequent_answers(rows.assign(model="all"), most=3)
+show(chapter.named(together.drop(columns="model")))
+
+# %% tags=["hide-input"]
+each = chapter.named(frequent_answers(rows, most=3))
+file(each, "Most frequent answers of each model")
+
+# %% tags=["hide-input"]
+unread = rows[(rows["split"] == "test") & rows["parsed"].isna()]
+early = (unread["stage"] == "pretrained").sum()
+say(
+    f"Of all answers to test images {len(unread)} are unparsed, in",
+    f"{unread['text'].nunique()} different wordings; {early} of them were written",
+    "before fine-tuning.",
+)
+
+# %% [markdown]
+# A text may describe the image well and still name no option. So part of an accuracy is about the form of the answer. Up
+# to three unparsed answers of each data set, with their images:
 
 # %% tags=["hide-input"]
 from IPython.display import display
@@ -168,160 +266,173 @@ examples = unparsed_examples(rows, most=3)
 for dataset, of_dataset in examples.groupby("dataset"):
     display(answered(chapter.image_sets[dataset], of_dataset))
 
-# %% tags=["hide-input"]
-told = rows[(rows["split"] == "test") & rows["parsed"].isna()]
-glue("unparsed_answers", len(told))
-glue("unparsed_texts", told["text"].nunique())
-before = 100 * (told["stage"] == "pretrained").mean() if len(told) else 0
-glue("unparsed_before", before)
-
 # %% [markdown]
-# Over all models, runs and data sets {glue:text}`unparsed_answers` answers to test images could not be parsed, in
-# {glue:text}`unparsed_texts` different wordings; {glue:text}`unparsed_before:.1f` % of them were written before
-# fine-tuning. A text may describe the image well and still name no option: the share of unparsed answers tells how
-# much of an accuracy is about the form of the answer.
-#
 # ## Where the fine-tuned answers go wrong
+#
+# Rows are true classes, columns are answers. A column that is dark in every row is a class that the model names whatever
+# the image shows.
 
 # %%
 squares.confusion(rows[rows["stage"] == "finetuned"], chapter.names)
 
 # %% tags=["hide-input"]
-tested = rows[(rows["split"] == "test") & (rows["stage"] == "finetuned")]
-right = tested["parsed"] == tested["label"]
-recall = right.groupby([tested["dataset"], tested["label"]]).mean() * 100
-worst = recall.idxmin()
-glue("worst_recall", recall.min())
-glue("worst_class", f"{worst[1]} of {chapter.names[worst[0]]}")
-glue("best_recall", recall.max())
+scored = rows[(rows["split"] == "test") & (rows["stage"] == "finetuned")]
+correct = scored["parsed"] == scored["label"]
+recall = 100 * correct.groupby([scored["dataset"], scored["label"]]).mean()
+(low_set, low), (high_set, high) = recall.idxmin(), recall.idxmax()
+
+# %% tags=["hide-input"]
+say(
+    f"The class missed most is {low} of {chapter.names[low_set]}: {recall.min():.1f}",
+    f"% of its images are recognised. Of {high} ({chapter.names[high_set]}), it",
+    f"is {recall.max():.1f} %.",
+)
 
 # %% [markdown]
-# Rows are true classes, columns are answers. A column that is dark in every row is a class that the model names
-# whatever it sees. The class that is missed most is {glue:text}`worst_class`, recognised in
-# {glue:text}`worst_recall:.1f` % of its images; the one that is missed least, in {glue:text}`best_recall:.1f` %.
-#
 # ## What accuracy does not say
 #
-# Where one class is frequent, naming it is rewarded. {term}`Balanced accuracy` and {term}`MCC` take that reward away,
-# {term}`sensitivity` and {term}`specificity` say on which side a model errs, {term}`average precision` how well it ranks
-# the images, and {term}`calibration error` whether its probabilities can be believed; of the last, less is better. After
-# fine-tuning, mean over runs, in percent:
+# Where one class is frequent, naming it is rewarded. [Balanced accuracy](../book/glossary.md#balanced-accuracy) takes
+# that reward away; [sensitivity](../book/glossary.md#sensitivity) and
+# [specificity](../book/glossary.md#specificity) say on which side a model errs. After fine-tuning, in percent, with 95 %
+# intervals; the cases with the largest gap between accuracy and balanced accuracy come first. (No interval: too few
+# patients have one of the classes.)
 
 # %%
-from mlprobe_utils.evaluation.metrics import FURTHER_METRICS
+from contextlib import suppress
 
-tuned = outputs[outputs["stage"] == "finetuned"]
-tuned = tuned.groupby(["dataset", "model"], as_index=False)
-further = tuned[["accuracy", *FURTHER_METRICS]].mean()
-show(chapter.named(further).rename(columns=charts.METRIC_NAMES))
+from mlprobe_utils.common.errors import InputError
+
+beside, wanted = {}, ("balanced_accuracy", "sensitivity", "specificity")
+for name in wanted:
+    with suppress(InputError):  # some resamples lack a class
+        beside[name] = means_over_runs(measured, stages[1], metric=name)
+
+# %%
+cells = {}
+for name, per_place in beside.items():
+    for (*where, _, _), mean in per_place.items():
+        own = intervals(mean, scope_of([mean])).loc[0, numbers]
+        cells[*where, name] = "{:.1f} ({:.1f} to {:.1f})".format(*own)
+
+# %%
+tuned_scores = outputs[outputs["stage"] == "finetuned"].groupby(place)
+points = tuned_scores.mean(numeric_only=True)
+gap = points["accuracy"] - points["balanced_accuracy"]
+further = points[["accuracy"]].join(
+    pd.Series(cells, dtype=str).unstack().rename_axis(place)
+)
+further = further.loc[gap.sort_values(ascending=False).index].reset_index()
+further = further.rename(columns=charts.METRIC_NAMES)
+
+# %%
+show(further.replace(chapter.names), title="What accuracy does not say")
 
 # %% tags=["hide-input"]
-lowest = further.loc[further["specificity"].idxmin()]
-where = chapter.names[lowest["model"]], chapter.names[lowest["dataset"]]
-glue("lowest_specificity", lowest["specificity"])
-glue("lowest_where", " on ".join(where))
-glue("accuracy_there", lowest["accuracy"])
+from mlprobe_utils.evaluation.metrics import METRICS
+
+by_state = (
+    of_state[[*METRICS, "unparsed", "thought_cut"]].mean().reset_index()
+)
+file(chapter.named(by_state), "All metrics of the final output")
 
 # %% tags=["hide-input"]
-gap = further["accuracy"] - further["balanced_accuracy"]
-glue("balanced_gap", gap.mean())
-glue("calibration", further["calibration_error"].mean())
+place_of_least = points["specificity"].idxmin()
+least, error = points.loc[place_of_least], points["calibration_error"].mean()
+least_at = ", ".join(chapter.names[slug] for slug in reversed(place_of_least))
+
+# %% tags=["hide-input"]
+say(
+    f"The lowest specificity is {least['specificity']:.1f} % ({least_at}), where",
+    f"accuracy is {least['accuracy']:.1f} %. Accuracy minus balanced accuracy is",
+    f"{gap.mean():+.1f} pp on average. The mean",
+    f"[calibration error](../book/glossary.md#calibration-error) is {error:.1f} pp.",
+)
 
 # %% [markdown]
-# The lowest specificity is {glue:text}`lowest_specificity:.1f` % ({glue:text}`lowest_where`), where accuracy is
-# {glue:text}`accuracy_there:.1f` %. On average accuracy lies {glue:text}`balanced_gap:+.1f` points from balanced
-# accuracy, and the probability of the likeliest option {glue:text}`calibration:.1f` points from how often that option is
-# right. Some points of the latter are chance: on few images no probability meets its share exactly.
+# Some of the calibration error is chance: with few images, no probability meets its share exactly. The file also has
+# F1, precision, recall, AUC, MCC and average precision: of the positive option, or
+# [macro averages](../book/glossary.md#macro-average) where the data card names none.
 #
 # ## What another wording does
 #
-# All of this is of one wording of the question. The first fine-tuned run of every model answers it once more in other
-# words, without any training: with the options in reverse order, and in the `paraphrases` of the data card.
+# So far, every accuracy belongs to one wording of the question. Here the first fine-tuned run of every model answers the
+# same images again, without further training: with the options in reverse order, and to the `paraphrases` of the data
+# card. The wordings of the first data set:
 
-# %%
+# %% tags=["hide-input"]
 from mlprobe_utils.evaluation.question import OWN_PROMPT, REVERSED
 
-none = "none: the template does not name each option as a word"
-wordings = {}
-for card in chapter.datasets.values():
-    wordings[card.name] = {OWN_PROMPT: card.template, REVERSED: none}
-    wordings[card.name] |= card.other_prompts
-
-# %%
-import pandas as pd
-
-texts = pd.DataFrame(wordings).unstack().dropna().rename("text")
-show(texts.rename_axis(["data set", "prompt"]).reset_index())
-
-# %% [markdown]
-# Each answer is compared with that to the card's own prompt, about the same image. The table holds accuracy under every
-# prompt, its range from the lowest to the highest, and the prompts under which it lies outside the 95 % interval that it
-# has under the card's own; all comparisons are in the file.
+card = next(iter(chapter.datasets.values()))
+texts = {
+    OWN_PROMPT: card.template,
+    REVERSED: "see the card: no option is a word",
+}
+texts |= card.other_prompts
+show(pd.DataFrame(texts.items(), columns=["prompt", "text"]))
 
 # %%
 from mlprobe_utils.analysis import prompts
+from mlprobe_utils.plots.forest import change_chart
+from mlprobe_utils.stats.paired import WORDS
 
 answered_again = results.prompt_rows(chapter.selection)
 given = chapter.image_sets, chapter.selection.split_rule
 moved = prompts.changes(answered_again, *given)
 
 # %%
-place = ["dataset", "model"]
-by_prompt = moved.pivot(
-    index=[*place, OWN_PROMPT], columns="prompt", values="accuracy"
+stated = moved.assign(statement=moved["prompt"])
+title = "Accuracy under another wording - accuracy under the card's own"
+nothing = say("The data cards have no other wording.")
+drawn = (
+    [change_chart(stated, chapter.names, title, WORDS)] if len(moved) else []
 )
-by_prompt = by_prompt.rename_axis(columns=None)
-by_prompt = by_prompt.reset_index(OWN_PROMPT).astype(float)
-
-# %%
-span = by_prompt.max(axis=1) - by_prompt.min(axis=1)
-outside = moved[moved["outside"]].groupby(place)["prompt"].agg(", ".join)
-outside = outside.reindex(span.index, fill_value="none")
-found = {"range": span, "outside the interval": outside}
-show(chapter.named(by_prompt.assign(**found).reset_index()))
+drawn[0] if drawn else nothing
 
 # %% tags=["hide-input"]
-from mlprobe_utils.plots.tables import file
-
-file(chapter.named(moved), "Accuracy under every prompt")
+file(chapter.named(moved), "Accuracy under every wording")
 
 # %% tags=["hide-input"]
-glue("places", len(span))
-glue("places_outside", int((outside != "none").sum()))
-glue("range", span.mean())
-glue("widest", span.max())
-widest = [reversed(slugs) for slugs in span.nlargest(1).index]
-widest = [" on ".join(map(chapter.names.get, own)) for own in widest]
-glue("widest_where", "".join(widest))
+verdict = moved["verdict"].value_counts()
+by_prompt = [
+    f"{prompt} {in_words(own, 'change')}"
+    for prompt, own in moved.groupby("prompt", sort=False)
+]
+leaves = moved["outside"].sum()
 
 # %% tags=["hide-input"]
-glue("comparisons", len(moved))
-glue("unparsed_again", moved["unparsed"].mean())
-glue("lowered", int((moved["verdict"] == "lower").sum()))
-glue("raised", int((moved["verdict"] == "higher").sum()))
-shifts = moved.groupby("prompt")["change"].mean().items()
-shifts = [f"{prompt} {change:+.1f}" for prompt, change in shifts]
-glue("shifts", ", ".join(shifts))
+say(
+    f"Accuracy is significantly lower in {verdict.get('lower', 0)} of",
+    f"{len(moved)} cases and higher in {verdict.get('higher', 0)}, for these",
+    "weights. Mean change in pp, with its 95 % interval:",
+    f"{'; '.join(by_prompt) or 'none'}.",
+    f"In {leaves} of {len(moved)} cases it leaves the interval under the card's own.",
+)
 
 # %% [markdown]
-# In {glue:text}`places_outside` of {glue:text}`places` cases, a model on a data set each, accuracy under another prompt
-# leaves the interval of the card's own. The range is {glue:text}`range:.1f` points on average and
-# {glue:text}`widest:.1f` at most ({glue:text}`widest_where`). Of {glue:text}`comparisons` changes
-# {glue:text}`lowered` are significantly lower and {glue:text}`raised` higher, with these weights and after Holm's
-# correction; the mean change in points is {glue:text}`shifts`. Of the answers to other prompts
-# {glue:text}`unparsed_again:.1f` % name no option or several. An interval of accuracy is for new images, not for another
-# wording: where a case is counted here, its accuracy is of this sentence with its options in this order. Miniatures have
-# read few words, and one that they never met asks more of them than of a model that has read a language.
+# An interval of an accuracy holds for new images, not for another wording. Miniatures have seen few words, so a wording
+# that they never met may cost them more than it would cost a model that was trained on a whole language.
 #
 # ## Takeaways
-#
-# - One small adapter holds what a data set has taught, and it reaches every module: see
-#   [what is trained](#what-is-trained).
-# - Before fine-tuning, an answer that cannot be parsed says nothing of what the model sees: see
+
+# %% tags=["hide-input"]
+shares = f"from {before:.1f} to {tuned:.1f} % on average"
+
+# %% tags=["hide-input", "answer"]
+answer(
+    f"Fine-tuning takes accuracy {shares}, a change of {gain} pp (95 %",
+    f"interval); a significant gain in {up} of {len(changed)} cases. Unparsed",
+    f"answers, a matter of form, go from {silent:.1f} to {after:.1f} %. An adapter",
+    f"of {size} MB holds the change. Another wording of the question significantly",
+    f"lowers accuracy in {verdict.get('lower', 0)} of {len(moved)} cases.",
+)
+
+# %% [markdown]
+# - An adapter is small, and it can change every module that it reaches: see [what is trained](#what-is-trained).
+# - An answer that cannot be parsed says nothing about what the model encodes: see
 #   [what the models write](#what-the-models-write).
 # - Accuracy hides which class is missed: see [the confusion matrices](#where-the-fine-tuned-answers-go-wrong) and
 #   [the metrics beside it](#what-accuracy-does-not-say).
-# - An accuracy is of one wording of the question: see [what another wording does](#what-another-wording-does).
+# - An accuracy belongs to one wording of the question: see [what another wording does](#what-another-wording-does).
 
 # %% [markdown]
 # ## How this page was made

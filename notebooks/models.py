@@ -16,7 +16,7 @@
 # %% [markdown]
 # # The models
 #
-# **Question.** What are the models made of, where do they come from, and what were they taught?
+# **Question.** What are the models made of, where do they come from, and how were they trained?
 #
 # *Prerequisites:* none. *Time:* 5 minutes to read; seconds to run.
 
@@ -36,9 +36,9 @@ chapter.opening()
 # %% [markdown]
 # ## Every model that has a card
 #
-# A card is a file in `data/models/`. What is empty is not said by the card; the memory of the weights is their number
-# times the bytes of their precision. The shape and the training of a miniature are read off its recipe, and its
-# parameters are counted in its weights if these are made already.
+# A card is a file in `data/models/`. An empty cell is a fact that the card does not give. The memory of the weights is
+# the number of parameters times the bytes of their precision. The shape and training of a miniature are set in
+# `data/`, and its parameters are counted in its weights once these are made.
 
 # %%
 from mlprobe_utils.book.model_table import model_table
@@ -49,22 +49,23 @@ cards = [described(load_model_card(slug)) for slug in slugs(ModelCard)]
 model_table(cards, chapter.selection.models)
 
 # %% tags=["hide-input"]
-from mlprobe_utils.book.chapter import glue
+from mlprobe_utils.book.chapter import say
 
-glue("cards", len(cards))
-glue("of_run", len(chapter.models))
-glue("miniatures", sum(card.is_miniature for card in cards))
+made = sum(card.is_miniature for card in cards)
+say(
+    f"{made} of the {len(cards)} models with a card are miniatures, made",
+    "here. The weights of the others are where `source` says, and are loaded when a",
+    f"run names them. Models in this run: {len(chapter.models)}. The page of",
+    "each shows its curves and scores.",
+)
 
 # %% [markdown]
-# Of the {glue:text}`cards` models with a card, {glue:text}`miniatures` are miniatures, made here; the weights of all
-# others are where `source` says, and are read once a run names them. This run follows {glue:text}`of_run`: the page of
-# each shows its curves and scores, and chapters [2](02_fine_tuning), [3](03_probing) and [4](04_feature_health) set
-# them beside each other.
+# Chapters [2](02_fine_tuning.ipynb), [3](03_probing.ipynb) and [5](05_feature_health.ipynb) compare the models of this run.
 #
-# ## What a user of each model meets first
+# ## Before you run a full-size model
 #
-# The models that are not made here: who may download them, how large they are, how they read an image, how long they
-# think before they answer, and what else there is to know.
+# Who may download it, how large it is, at which size it receives an image, how long it thinks before it answers, and what else
+# to know.
 
 # %%
 from mlprobe_utils.book.model_table import first_met
@@ -74,14 +75,14 @@ real = [card for card in cards if not card.is_miniature]
 first_met(real, load_protocol("paper"))
 
 # %% [markdown]
-# A model that thinks needs long answers, and each token takes a pass through the LLM. A thought that reaches the limit
-# leaves the answer {term}`unparsed`; [chapter 2](02_fine_tuning) gives the share.
+# A model that thinks needs long answers, and each token takes a forward pass of the LLM. A thought that reaches the limit
+# leaves the answer [unparsed](../book/glossary.md#unparsed); [chapter 2](02_fine_tuning.ipynb) gives the share.
 #
 # ## The paper's own table
 #
-# Table S1 of {cite:t}`zhu-2026` as it is printed, without its columns of prose. B stands for billion. The cards
-# above use its words, but name the very checkpoint as base model. Their parameters are counted from the architectures,
-# which `python benchmarks/parameter_counts.py` does again, part by part.
+# Table S1 of [Zhu et al. (2026)](../book/bibliography.md#zhu-2026) as published, without its columns of prose. B stands for billion. The
+# cards above use its words, but name the exact checkpoint as base model. Their parameters are counted from the architectures:
+# `python benchmarks/parameter_counts.py` does it again, part by part.
 
 # %%
 from mlprobe_utils.pipeline.published import published
@@ -97,20 +98,29 @@ from mlprobe_utils.pipeline.published import short
 billions = paper["parameters"].str.removesuffix("B").astype(float)
 counted = [parameters_of(card) for card in chapter.models.values()]
 known = [short(count) for count in sorted(filter(None, counted))]
-glue("paper_models", len(paper))
-glue("smallest", f"{billions.min():.2f}B")
-glue("largest", f"{billions.max():.2f}B")
+sizes = " to ".join(dict.fromkeys([known[0], known[-1]])) if known else "?"
 
 # %% tags=["hide-input"]
-sizes = " to ".join(dict.fromkeys([known[0], known[-1]])) if known else ""
-glue("sizes", sizes or "an unknown number of parameters")
-with_card = paper["model"].isin([card.name for card in cards])
-glue("with_card", with_card.sum())
+from mlprobe_utils.book.chapter import answer
+
+with_card = paper["model"].isin([card.name for card in cards]).sum()
 
 # %% [markdown]
-# The {glue:text}`paper_models` models of the paper, {glue:text}`with_card` of them with a card, have
-# {glue:text}`smallest` to {glue:text}`largest` parameters; those of this run have {glue:text}`sizes`. A miniature,
-# counted in millions (M), has the layout of the large ones and nothing of what they know.
+# ## Takeaways
+
+# %% tags=["hide-input", "answer"]
+answer(
+    f"The paper's {len(paper)} models have {billions.min():.2f}B to",
+    f"{billions.max():.2f}B parameters, and {with_card} of them have a card",
+    f"here. Those of this run have {sizes} parameters. A miniature, counted",
+    "in millions (M), has the layout of a large model and nothing of its",
+    "knowledge.",
+)
+
+# %% [markdown]
+# - A card says what a model is and what it takes to run it: see [every model that has a card](#every-model-that-has-a-card).
+# - Full-size models differ in access, image size and length of their answers: see
+#   [before you run a full-size model](#before-you-run-a-full-size-model).
 
 # %% [markdown]
 # ## How this page was made

@@ -113,13 +113,13 @@ def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(ou
         assert words.startswith(f"{outputs}/phantoms/{DATASET}: File too large")
         for writer in writers:
             monkeypatch.setitem(command_line.COMMANDS, "look", ("", (), partial(writer, tmp_path / "a")))
-            assert re.match(f"{outputs}: .*: make room .* goes on$", error_of(capsys, "look"))
+            assert re.match(f"{outputs}: .*: free some space .* continues$", error_of(capsys, "look"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_outputs_that_cannot_be_written_are_an_error_at_the_start(tmp_path, monkeypatch, capsys):
     (link := tmp_path / "outputs").symlink_to("/unmounted")
-    for folder, words in {link: " links to /unmounted", Path(NOWHERE): ": Not a directory: correct the path"}.items():
+    for folder, words in {link: " links to /unmounted", Path(NOWHERE): ": Not a directory: check the path"}.items():
         monkeypatch.setattr(artefacts, "OUTPUTS", folder)
         assert error_of(capsys, "book", "--models", MODEL).startswith(f"{folder}{words}")

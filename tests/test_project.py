@@ -39,6 +39,7 @@ def test_the_page_on_citing_says_what_the_citation_file_holds():
 def test_the_bibliography_holds_what_is_cited_and_nothing_else():
     text = "".join(path.read_text() for place in ("notebooks/*.py", "book/*.md") for path in ROOT.glob(place))
     cited = {key.strip() for keys in re.findall(r"\{cite:\w+\}`([^`]+)`", text) for key in keys.split(",")}
+    cited |= {*re.findall(r"bibliography\.md#([\w-]+)", text)}  # links of notebooks
     assert cited == set(parse_file(ROOT / "book" / "references.bib").entries)
 
 

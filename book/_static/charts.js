@@ -3,6 +3,7 @@
 (() => {
   "use strict";
 
+  const JOINT = " · ";
   const REACH = 0.12; // between pointer and mark, as a share of the drawing's width
   const tooltip = document.createElement("div");
   tooltip.className = "chart-tooltip";
@@ -147,6 +148,47 @@
     }
   }
 
+  /* Lists in the place of folds: one panel is shown, by its facets, and the page's address says which. */
+  function choices(container) {
+    const folds = [...container.children].map((fold) => ({
+      fold,
+      values: fold.querySelector("summary").textContent.split(JOINT),
+    }));
+    const form = document.createElement("form");
+    form.className = "chart-chooser";
+    const lists = container.dataset.facets.split(JOINT).map((facet, n) => {
+      const label = document.createElement("label");
+      const list = document.createElement("select");
+      for (const value of new Set(folds.map(({ values }) => values[n]))) list.append(new Option(value));
+      label.append(`${facet} `, list);
+      form.append(label);
+      return list;
+    });
+    const show = (chosen) => {
+      for (const one of folds) one.fold.open = one === chosen;
+      lists.forEach((list, n) => { list.value = chosen.values[n]; });
+    };
+    lists.forEach((list, n) => list.addEventListener("change", () => {
+      const alike = ({ values }) => values.filter((value, place) => value === lists[place].value).length;
+      const fitting = folds.filter(({ values }) => values[n] === list.value);
+      show(fitting.reduce((best, one) => (alike(one) > alike(best) ? one : best)));
+      const wanted = lists.map(({ value }) => value).join(JOINT);
+      history.replaceState(null, "", `#${container.id}=${encodeURIComponent(wanted)}`);
+    }));
+    const follow = () => {
+      const [place, wanted] = location.hash.slice(1).split("=");
+      const found = folds.find(({ values }) => values.join(JOINT) === decodeURIComponent(wanted || ""));
+      if (place !== container.id || !found) return;
+      show(found);
+      container.closest("figure").scrollIntoView();
+    };
+    container.classList.add("chart-chosen");
+    container.prepend(form);
+    show(folds.find(({ fold }) => fold.open));
+    addEventListener("hashchange", follow);
+    follow();
+  }
+
   /* The drawing moves into a dialog and back: there is one, not two. */
   function enlarge(chart, opener) {
     const body = chart.querySelector(".chart-body");
@@ -184,7 +226,14 @@
 
   function prepare() {
     document.body.append(tooltip);
+    document.querySelectorAll(".chart-choices").forEach(choices);
+    if (matchMedia("(max-width: 40rem)").matches) {
+      document.querySelectorAll(".chart-legend").forEach((legend) => { legend.open = false; });
+    }
     document.querySelectorAll("figure.chart svg[role=img]").forEach(prepareDrawing);
+    document.querySelectorAll(".bd-links summary").forEach((toggle) => {
+      toggle.setAttribute("aria-label", `Pages below ${toggle.closest("li").querySelector("a").textContent.trim()}`);
+    });
     document.querySelectorAll(".chart-key").forEach((key) => {
       key.disabled = false;
       key.addEventListener("click", () => single(key));

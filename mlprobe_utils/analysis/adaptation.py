@@ -1,6 +1,7 @@
-"""What medical adaptation gains: accuracy of a model less that of its base (paper section 5, figure 4). And how far
-runs of a fine-tuning differ, and what more of them could show."""
+"""What medical adaptation gains: accuracy of a model minus that of its base (paper section 5, figure 4). And how much
+runs of a fine-tuning differ, and which difference more of them could detect."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
@@ -18,11 +19,11 @@ from mlprobe_utils.stats.paired import ALPHA, NEITHER, POWER, Pair, compare, of_
 from mlprobe_utils.stats.resampling import Resamples, accuracy, between_runs, retrained
 
 MEAN = "mean over data sets"
-GAINED, LOST = "gain", "loss"
+GAINED, LOST = "significant gain", "significant loss"
 PAIR = ["dataset", "model", "base"]
 SIDES = ["accuracy", "accuracy of the base"]
 NUMBERS = (2, 3, 5)  # of runs
-ABSOLUTE, RELATIVE = ("gain", "low", "high"), "relative gain (%)"
+RELATIVE = "relative gain (%)"
 
 
 def pairs(models: Mapping[str, ModelCard]) -> list[tuple[str, str]]:
@@ -48,9 +49,9 @@ def gains(
 ) -> pd.DataFrame:
     """The gain of each of `pairs` on each data set, and the mean of several data sets, which weigh the same and is not
     tested: after fine-tuning in the scope TRAINING, where models have several runs, and of WEIGHTS; and before it.
-    Columns: PAIR, SIDES (percent, means over runs), ABSOLUTE (pp), RELATIVE (percent), disagreement (percent of the
-    images that only one predicts correctly), p, p (Holm; over all of one stage and scope), verdict (LOST, GAINED or
-    NEITHER), stage, scope, statement (both in words). Raises InputError for predictions on other images."""
+    Columns: PAIR, SIDES (percent, means over runs), gain, low, high (pp), RELATIVE (percent), disagreement (percent
+    of the images that only one predicts correctly), p, p (Holm; over all of one stage and scope), verdict (LOST, GAINED
+    or NEITHER), stage, scope, statement (both in words). Raises InputError for predictions on other images."""
     by, frames = [*PAIR, *SIDES, RELATIVE, "disagreement"], []
     for stage in (stage for stage in ("finetuned", "pretrained") if stage in set(predicted["stage"])):
         found, known = {TRAINING: [], WEIGHTS: []}, True
@@ -66,19 +67,33 @@ def gains(
                 found[scope].append(Pair(place, *sides, drawn, scope))
         for scope, own in found.items():
             if scope == WEIGHTS or (own and known):
-                table = compare(own, by, ABSOLUTE[0], (LOST, GAINED, NEITHER))
+                table = compare(own, by, "gain", (LOST, GAINED, NEITHER))
                 several = table[table.duplicated(PAIR[1:], keep=False)].drop(columns=["p", "p (Holm)"])
-                table = pd.concat([table, of_independent(several, PAIR[1:], ABSOLUTE[0]).assign(dataset=MEAN)])
+                table = pd.concat([table, of_independent(several, PAIR[1:], "gain").assign(dataset=MEAN)])
                 frames.append(table.assign(stage=stage, scope=scope, statement=f"{STAGE_NAMES[stage]}: {scope}"))
-    last = ["disagreement", "p", "p (Holm)", "verdict", "stage", "scope", "statement"]
-    return pd.concat(frames, ignore_index=True)[[*PAIR, *SIDES, *ABSOLUTE, RELATIVE, *last]]
+    return pd.concat(frames, ignore_index=True)
+
+
+def summary(tested: pd.DataFrame) -> str:
+    """Gains of one stage and scope, models and data sets by name, in words: how many are above 0, how many are
+    significant by `verdict`, which charts mark, and the largest gain and loss."""
+    if tested.empty:
+        return "There is no pair of models to compare."
+    found, ends = Counter(tested["verdict"]), tested.sort_values("gain").iloc[[0, -1]]
+    words = "{r.gain:+.1f} pp ({r.low:+.1f} to {r.high:+.1f}; {r.model}, {r.dataset})"
+    least, most = (words.format(r=row) for row in ends.itertuples())
+    loss = f"the largest loss is {least}" if ends["gain"].min() < 0 else f"there is no loss; the smallest is {least}"
+    counts = (
+        f"{(tested['gain'] > 0).sum()} of {len(tested)} differences are above 0, {found[GAINED]} of them significantly"
+    )
+    return f"{counts}; significant losses: {found[LOST]}. The largest difference is {most}; {loss}."
 
 
 def spreads(
     predicted: pd.DataFrame, compared: Sequence[tuple[str, str]], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """How accuracies of runs of one fine-tuning differ: dataset, models, standard deviations in pp (seen; by images,
-    that of equal runs; between runs, what is left), degrees of freedom; and the smallest difference (pp) of two of them
+    """How accuracies of runs of one fine-tuning differ: dataset, models, standard deviations in pp (observed; by
+    images, that of equal runs; between runs, the rest), degrees of freedom; and the smallest difference (pp) of two
     that is found with POWER at ALPHA by so many runs of each, and by ever more (images alone), mean over `compared`.
     nan where no model has several runs."""
     rows = []
@@ -86,7 +101,7 @@ def spreads(
         found = {slug: accuracy(own, drawn) for slug, own in correct.items()}
         rows.append(row := {"dataset": dataset, "models": len(found), "degrees of freedom": 0})
         if between := between_runs(found.values()):
-            known = {"seen": between.seen, "by images": between.by_images, "between runs": between.variance}
+            known = {"observed": between.seen, "by images": between.by_images, "between runs": between.variance}
             row |= {"degrees of freedom": between.freedom} | {name: own**0.5 for name, own in known.items()}
             means, here = retrained(found), between.freedom / len(found) + 1
             alone = [spread_of(means[one] - means[base], WEIGHTS) for one, base in compared]
@@ -97,5 +112,5 @@ def spreads(
                 terms = by_images**2 / alone[0].freedom[0] + by_runs**2 / (len(found) * (runs - 1))
                 least = sum(t.isf([ALPHA / 2, 1 - POWER], variance**2 / terms)) * variance**0.5
                 row["images alone" if np.isinf(runs) else f"{runs} runs"] = least
-    columns = ["dataset", "models", "seen", "by images", "between runs", "degrees of freedom"]
+    columns = ["dataset", "models", "observed", "by images", "between runs", "degrees of freedom"]
     return pd.DataFrame(rows, columns=[*columns, *(f"{n} runs" for n in NUMBERS), "images alone"])

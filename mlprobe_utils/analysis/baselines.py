@@ -20,15 +20,16 @@ from mlprobe_utils.pipeline.published import short
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
-from mlprobe_utils.stats.paired import Pair, compare, judged
+from mlprobe_utils.stats.paired import NEITHER, Pair, compare, judged
 from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy, retrained
 
-SIDES = BELOW, ABOVE, NEITHER = "below", "above", "not distinguishable"
+SIDES = BELOW, ABOVE, NEITHER = "significantly below", "significantly above", NEITHER
 LAST, ON_VALIDATION, ON_TEST = "last epoch", "chosen on validation", "chosen on test"
 OF_PROTOCOL = {"last": LAST, "validation": ON_VALIDATION}  # as protocols name them
 TOWER_OF = "vision tower of "  # before the slug of a model: that, frozen, with a linear head
 HALVINGS = 20  # of the test images, to choose on one half and evaluate on the other
 ENDS = ["value", "low", "high"]
+APPARENT, HELD_OUT = "apparent gain", "held-out gain"  # of choosing the epoch on test images
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,10 @@ class Comparison:
         shares = sum((Counter(own.runs) for own in each), Counter())
         return replace(each[0], **arrays, runs={own: share / len(each) ** 2 for own, share in shares.items()})
 
+    def interval(self, one: Statistic) -> tuple:
+        scope = self.scope if one.runs else WEIGHTS
+        return scope, *intervals(one, scope).loc[0, ENDS]
+
 
 def _mean(correct: Sequence[np.ndarray], drawn: Resamples, best: bool = False) -> Statistic:
     """Accuracy over all members and runs, values [points]; with `best` that of each one's best point, values [1]."""
@@ -160,11 +165,7 @@ def comparisons(
 
 def accuracies(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Accuracy of each: dataset, group, model (slug), scope, value, low, high (percent)."""
-    rows = []
-    for dataset, own in found.items():
-        for slug, one in own.each.items():
-            scope = own.scope if one.runs else WEIGHTS
-            rows.append((dataset, own.groups[slug], slug, scope, *intervals(one, scope).loc[0, ENDS]))
+    rows = [(d, own.groups[m], m, *own.interval(one)) for d, own in found.items() for m, one in own.each.items()]
     return pd.DataFrame(rows, columns=["dataset", "group", "model", "scope", *ENDS])
 
 
@@ -172,14 +173,13 @@ def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Mean accuracy of every group and of all baselines: dataset, group, members, scope, value, low, high (percent)."""
     rows = []
     for dataset, own in found.items():
-        for name, groups in ({group: [group] for group in own.groups} | {TRADITIONAL: own.categories}).items():
-            scope = own.scope if (mean := own.mean(*groups)).runs else WEIGHTS
-            rows.append((dataset, name, len(own.members(*groups)), scope, *intervals(mean, scope).loc[0, ENDS]))
+        kinds = {group: [group] for group in own.groups} | {TRADITIONAL: own.categories}
+        rows += [(dataset, name, len(own.members(*of)), *own.interval(own.mean(*of))) for name, of in kinds.items()]
     return pd.DataFrame(rows, columns=["dataset", "group", "members", "scope", *ENDS])
 
 
 def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean of the MLLMs less that of all baselines (struggle to match, says figure 1): dataset, MLLMs, baselines,
+    """The mean of the MLLMs minus that of all baselines ("struggle to match", section 1): dataset, MLLMs, baselines,
     scope, MLLMs below (of them, by themselves and corrected for all of the table), difference and further columns of
     `paired.compare`, with verdict BELOW, ABOVE or NEITHER."""
     whole, alone = [], []
@@ -194,7 +194,7 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
-    """The mean MLLM less that of each category: dataset, category, scope, difference and further columns of
+    """The mean of the MLLMs minus that of each category: dataset, category, scope, difference and further columns of
     `paired.compare`, with verdict as of `claims`."""
     pairs = []
     for dataset, own in found.items():
@@ -219,9 +219,9 @@ def correct_on_other_half(own: Trained, clusters: np.ndarray) -> np.ndarray:
 
 
 def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
-    """What choosing on test adds to the mean accuracy of the baselines, and what is left of it; a row a data set, of
-    whose test images `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two
-    differences from ON_VALIDATION with intervals (pp): `added` by choosing on test, never below 0, and `left`, by
+    """What choosing on test adds to the mean accuracy of the baselines; a row per data set, of whose test images
+    `drawn` are resamples: dataset, baselines, accuracy by LAST, ON_VALIDATION and ON_TEST; then two differences from
+    ON_VALIDATION with intervals (pp): APPARENT, of choosing on the same images, never below 0, and HELD_OUT, of
     choosing on other test images, with p and p (Holm). All of these networks as they were trained."""
     records = []
     for dataset, own in trained.items():
@@ -231,22 +231,10 @@ def additions(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resa
         rules[ON_TEST] = _mean([one.test.correct for one in own], images, best=True)
         others = _mean([correct_on_other_half(one, images.clusters) for one in own], images)
         record = {"dataset": dataset, "baselines": len(own)} | {name: one.values[0] for name, one in rules.items()}
-        for name, after in (("added", rules[ON_TEST]), ("left", others)):
+        for name, after in ((APPARENT, rules[ON_TEST]), (HELD_OUT, others)):
             found = intervals(after - rules[ON_VALIDATION]).iloc[0]
             record |= {name: found["value"], f"{name}, low": found["low"], f"{name}, high": found["high"]}
-        record["added, low"] = max(record["added, low"], 0.0)
+        record[f"{APPARENT}, low"] = max(record[f"{APPARENT}, low"], 0.0)
         record["p"] = Pair({}, rules[ON_VALIDATION], others, images, WEIGHTS).tests()["p"][0]
         records.append(record)
     return judged(pd.DataFrame(records))
-
-
-def addition_of_each(trained: Mapping[str, Sequence[Trained]], drawn: Mapping[str, Resamples]) -> pd.DataFrame:
-    """As `additions`, a row a data set and baseline (its slug); `epoch (…)` are the epochs that its runs chose."""
-    frames = []
-    for dataset, one in ((dataset, one) for dataset, own in trained.items() for one in own):
-        found = additions({dataset: [one]}, drawn).drop(columns=["baselines", "p", "p (Holm)"])
-        found.insert(1, "baseline", one.slug)
-        for rule in (ON_VALIDATION, ON_TEST):
-            found[f"epoch ({rule})"] = ", ".join(str(one.test.points[place]) for place in epochs_chosen(one, rule))
-        frames.append(found)
-    return pd.concat(frames, ignore_index=True)

@@ -29,10 +29,10 @@ STEPS = {  # on the way from image to answer: from a point, and to another one
 }
 
 
-def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
+def outcomes_of(one: Selection, pooling: str = "image_mean") -> dict[tuple[str, ...], Outcomes]:
     """(stage, PROBES, ANSWER, a site of ENDS or of STEPS) -> outcomes on test images, of one model and data set."""
     seeds, answers = results.seed_rows(one), results.prediction_rows(one)
-    seeds, answers = seeds[seeds["pooling"] == "image_mean"], answers[answers["split"] == "test"]
+    seeds, answers = seeds[seeds["pooling"] == pooling], answers[answers["split"] == "test"]
     found = {}
     for stage in STAGES:
         probes, answered = outcomes(seeds[seeds["stage"] == stage]), answers[answers["stage"] == stage]
@@ -76,8 +76,8 @@ def end_intervals(found: Sequence[Evaluated], metric: str) -> pd.DataFrame:
 
 
 def before_and_after(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """Paired tests of accuracy after less before fine-tuning: dataset, model, site (of ENDS), scope, and the columns of
-    `paired.compare`, over all rows of a scope."""
+    """Paired tests of accuracy after minus before fine-tuning: dataset, model, site (of ENDS), scope, and the columns
+    of `paired.compare`, over all rows of a scope."""
     pairs = {scope: [] for scope in SCOPES}
     outputs = [[*means_over_runs(found, (stage, OUTPUT)).values()] for stage in STAGES]
     for (own, *means), site in product(zip(found, *outputs, strict=True), ENDS):
@@ -90,7 +90,7 @@ def before_and_after(found: Sequence[Evaluated]) -> pd.DataFrame:
 
 
 def steps(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Paired tests of RECIPE of accuracy at the end of each of STEPS less that at its start: STATE, step, and the
+    """Paired tests of RECIPE of accuracy at the end of each of STEPS minus that at its start: STATE, step, and the
     columns of `paired.compare`. The answer is that of the fine-tuning that the probes are of."""
     pairs = []
     for own, stage, (step, ends) in product(found, STAGES, STEPS.items()):

@@ -4,7 +4,7 @@ otherwise, and nan where there are fewer than LEAST models; p (Holm) allows for 
 a score that is the mean over few runs is one value of a model."""
 
 from collections.abc import Callable, Mapping
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,16 @@ from mlprobe_utils.evaluation.health import HEALTH, SCORES
 from mlprobe_utils.stats.paired import ALPHA, judged
 
 LEAST = 4  # models; of three any order is one of six
+EXACT = 8  # of fewer models, p of a rank correlation is the share of all orders
 QUARTER = 0.25  # of the models: what counts as lowest or highest
+CLAIMS = (
+    "FHS_C varies least of the health scores",
+    "healthy modules go with a high P_final",
+    "a low P_final comes with a degraded module",
+    "a high P_final comes with one",
+    "a larger model of a series improves every health score",
+    "data sets have one order by every score",
+)
 ALL_HEALTH = "all three health scores"  # a row of `size_signs`
 
 
@@ -26,22 +35,32 @@ def beside(tables: Mapping[str, pd.DataFrame], analysis: Callable[[pd.DataFrame]
 
 def steadier(profiles: pd.DataFrame) -> pd.DataFrame:
     """Whether FHS_C varies less over models than the other health scores: dataset, against, models, ratio (of standard
-    deviations, below 1 where it does), p, p (Holm). p is that of Pitman and Morgan for variances of paired values: if
-    they agree, sum and difference are uncorrelated."""
+    deviations, below 1 where it does), low, high (95 %), p, p (Holm). p and interval are those of Pitman and Morgan for
+    variances of paired values: if they agree, sum and difference are uncorrelated."""
     records = []
     for (dataset, of_set), other in product(profiles.groupby("dataset", sort=False), ("FHS_V", "FHS_L")):
         own, against = of_set["FHS_C"], of_set[other]
         _, p = _tested(stats.pearsonr, own + against, own - against)
-        records.append((dataset, other, len(own), own.std() / against.std(), p))
-    return judged(pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "p"]))
+        ratio, freedom = own.std() / against.std(), len(own) - 2
+        wide = 1 + 2 * stats.t.isf(0.025, freedom) ** 2 * (1 - own.corr(against) ** 2) / freedom if p == p else np.nan
+        ends = (ratio * np.sqrt(wide + sign * np.sqrt(wide**2 - 1)) for sign in (-1, 1))
+        records.append((dataset, other, len(own), ratio, *ends, p))
+    return judged(pd.DataFrame(records, columns=["dataset", "against", "models", "ratio", "low", "high", "p"]))
 
 
 def correlations(profiles: pd.DataFrame) -> pd.DataFrame:
-    """Rank correlation of each health score with P_final: dataset, score, models, Spearman, p, p (Holm)."""
+    """Rank correlation of each health score with P_final: dataset, score, models, Spearman, low, high (95 %, Fisher's z
+    with the variance of Bonett and Wright 2000; of a perfect one as if it were 0.99), p, p (Holm)."""
     records = []
     for (dataset, own), score in product(profiles.groupby("dataset", sort=False), HEALTH):
-        records.append((dataset, score, len(own), *_tested(stats.spearmanr, own[score], own["P_final"])))
-    return judged(pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "p"]))
+        found, p = _tested(stats.spearmanr, own[score], own["P_final"])
+        if len(own) < EXACT:  # of t, p is too small: of four models one order in 24 is perfect
+            one, other = (own[column].rank() - own[column].rank().mean() for column in (score, "P_final"))
+            p = np.mean(np.abs(np.array([*permutations(one)]) @ other) >= abs(one @ other) - 1e-9) if p == p else p
+        half = stats.norm.isf(0.025) * np.sqrt((1 + found**2 / 2) / max(len(own) - 3, 1))
+        low, high = (np.tanh(np.arctanh(np.clip(found, -0.99, 0.99)) + sign * half) for sign in (-1, 1))
+        records.append((dataset, score, len(own), found, min(low, found), max(high, found), p))
+    return judged(pd.DataFrame(records, columns=["dataset", "score", "models", "Spearman", "low", "high", "p"]))
 
 
 def extremes(profiles: pd.DataFrame) -> pd.DataFrame:
@@ -88,7 +107,7 @@ def size_signs(steps: pd.DataFrame) -> pd.DataFrame:
 
 def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
     """Which data set gets the highest scores: score, a column a data set (mean over models), order, models (that have
-    all), follow (whose own scores are strictly in this order), p (Friedman's; of two data sets Wilcoxon's)."""
+    all), in this order (how many whose own scores strictly are), p (Friedman's; of two data sets Wilcoxon's)."""
     records = []
     for score in SCORES:
         wide = profiles.pivot(index="model", columns="dataset", values=score)[[*profiles["dataset"].unique()]].dropna()
@@ -98,12 +117,12 @@ def dataset_order(profiles: pd.DataFrame) -> pd.DataFrame:
         test = {1: None, 2: stats.wilcoxon}.get(wide.shape[1], stats.friedmanchisquare)
         p = _tested(test, *(wide[dataset] for dataset in wide))[1] if test else np.nan
         found = {"score": score} | means.to_dict() | {"order": " > ".join(ordered.columns)}
-        records.append(found | {"models": len(wide), "follow": follow, "p": p})
+        records.append(found | {"models": len(wide), "in this order": follow, "p": p})
     return judged(pd.DataFrame(records))
 
 
 def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
-    """Every result in a few words, by the claim of section 4.3; arguments as of `size_steps`."""
+    """Every result in a few words, by one of CLAIMS; arguments as of `size_steps`."""
     least = profiles.groupby("dataset", sort=False)[HEALTH].std().dropna().idxmin(axis=1)
     ratios, ranks, ends = steadier(profiles), correlations(profiles), extremes(profiles).groupby("P_final")
     ends = ends[["degraded", "models", "by chance"]].sum()
@@ -111,20 +130,18 @@ def summary(profiles: pd.DataFrame, sizes: pd.DataFrame) -> dict[str, str]:
     orders = dataset_order(profiles)["order"]
     common = orders.mode()[0]
     steady, found = _significant(ratios, ratios["ratio"] < 1), ranks["Spearman"]
-    words = {
-        "FHS_C varies least of the health scores": f"on {(least == 'FHS_C').sum()} of {len(least)} data sets; "
-        f"steadier in {steady}",
-        "healthy modules go with a high P_final": f"Spearman {found.min():.2f} to {found.max():.2f}; positive in "
-        f"{_significant(ranks, found > 0)}",
-    }
-    for end, claim in (("lowest", "a poor P_final has a degraded module"), ("highest", "a high P_final has one")):
+    words = [
+        f"on {(least == 'FHS_C').sum()} of {len(least)} data sets; significant in {steady}",
+        f"Spearman {found.min():.2f} to {found.max():.2f}; significantly positive in {_significant(ranks, found > 0)}",
+    ]
+    for end in ("lowest", "highest"):
         hit, models, chance = ends.loc[end]
-        words[claim] = f"{hit:.0f} of {models:.0f}; by chance {chance:.1f}"
+        words.append(f"{hit:.0f} of {models:.0f}; by chance {chance:.1f}")
     if profiles["model"].nunique() < LEAST:
-        words = dict.fromkeys(words, f"fewer than {LEAST} models")
-    words["a larger model of a series improves every health score"] = f"{signs['up']:.0f} of {signs['steps']:.0f} steps"
-    words["data sets have one order by every score"] = f"{common} by {(orders == common).sum()} of {len(orders)} scores"
-    return words
+        words = [f"fewer than {LEAST} models"] * len(words)
+    words.append(f"{signs['up']:.0f} of {signs['steps']:.0f} steps" if signs["steps"] else "no steps")
+    words.append(f"{common} by {(orders == common).sum()} of {len(orders)} scores")
+    return dict(zip(CLAIMS, words, strict=True))
 
 
 def _tested(test: Callable, *samples: pd.Series) -> tuple[float, float]:

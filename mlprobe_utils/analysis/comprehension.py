@@ -1,6 +1,6 @@
 """Comprehension (probes of the mean of the image tokens) and utilization (of the last token) along the LLM (paper
 section 5, figure 5); the options through the logit lens; and whether a model does better where it reads the question
-before the image, or text that does not concern it. Test images and seeds are the same: differences are paired."""
+before the image, or irrelevant text. Test images and seeds are the same: differences are paired."""
 
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -21,7 +21,7 @@ from mlprobe_utils.pipeline.results import ORDER, Selection
 from mlprobe_utils.pipeline.tested import Evaluated, groups
 from mlprobe_utils.pipeline.variants import of_value
 from mlprobe_utils.stats.intervals import RECIPE, WEIGHTS, intervals
-from mlprobe_utils.stats.paired import NEITHER, Pair, compare, judged
+from mlprobe_utils.stats.paired import HIGHER, LOWER, NEITHER, Pair, compare, in_words, judged
 from mlprobe_utils.stats.paired import WORDS as HIGHER_OR_LOWER
 from mlprobe_utils.stats.resampling import accuracy
 
@@ -35,6 +35,7 @@ ORDERS_COMPARED = (  # an order, and what is subtracted from it; only in `questi
     ("question_first", "irrelevant_first"),
 )
 POINTS = "all points"  # of the image tokens
+MOST_NAMED = 6  # curves in a sentence
 
 
 def outcomes_of(one: Selection) -> dict[tuple[str, ...], Outcomes]:
@@ -58,7 +59,7 @@ def best_on_validation(rows: pd.DataFrame) -> str:
 
 
 def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Utilization less comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
+    """Utilization - comprehension at every LLM layer: STATE, point, comprehension, utilization (percent, means over
     seeds), value, band_low, band_high (pp, simultaneous, of RECIPE), p, p (Holm; over all curves), verdict of WORDS."""
     frames = []
     for own, stage in product(found, STAGES):
@@ -73,20 +74,37 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:
-    """How utilization compares to comprehension: dataset, stage, where (a layer), models, and counts by verdict. In any
-    layer, a model counts for each verdict that it has somewhere but NEITHER, which counts where it has no other."""
+    """A row per curve of `differences`: STATE,
+    first layer, last layer (verdicts there), and the layer where utilization exceeds
+    comprehension most, one where it does significantly before all others: point, value, band, verdict."""
     ordered = compared.sort_values("point", key=lambda points: points.map(flow_order), kind="stable")
-    of_curve = ordered.groupby(STATE, sort=False)["verdict"]
-    rows = []
-    for where, has in (
-        ("first layer", of_curve.agg(lambda own: {own.iloc[0]})),
-        ("last layer", of_curve.agg(lambda own: {own.iloc[-1]})),
-        ("any layer", of_curve.agg(lambda own: {*own} - {NEITHER} or {NEITHER})),
-    ):
-        for (dataset, stage), own in has.groupby(["dataset", "stage"], sort=False):
-            counts = {verdict: sum(verdict in found for found in own) for verdict in WORDS}
-            rows.append({"dataset": dataset, "stage": stage, "where": where, "models": len(own)} | counts)
-    return pd.DataFrame(rows).sort_values(["dataset", "stage"], kind="stable", ignore_index=True)
+    ends = ordered.groupby(STATE, sort=False)["verdict"].agg(["first", "last"]).add_suffix(" layer").reset_index()
+    ordered = ordered.assign(above=ordered["verdict"] == ABOVE).sort_values(["above", "value"], kind="stable")
+    highest = ordered.drop_duplicates(STATE, keep="last")
+    return ends.merge(highest[[*STATE, "point", "value", "band_low", "band_high", "verdict"]], on=STATE)
+
+
+def above_in_words(courses: pd.DataFrame) -> str:
+    """Of rows of `course`, with names: how many curves rise above comprehension, which, and how many significantly."""
+    above = courses[courses["value"] > 1e-9].sort_values("value", ascending=False)  # less is rounding
+    named = [f"{r.model} on {r.dataset} ({r.point}, {r.value:+.1f} pp)" for r in above.head(MOST_NAMED).itertuples()]
+    named += [f"{len(above) - MOST_NAMED} more"] if len(above) > MOST_NAMED else []
+    if not named:
+        return f"none of {len(courses)} curves rises above comprehension at any layer."
+    count = f"{len(above)} of {len(courses)} curves {'rises' if len(above) == 1 else 'rise'} above comprehension"
+    significant = (courses["verdict"] == ABOVE).sum() or "none"
+    return f"{count} at one layer or more: {'; '.join(named)}. The difference is significant in {significant} of them."
+
+
+def mean_in_words(compared: pd.DataFrame) -> str:
+    """The mean difference with its interval, and how many are significant; of pairs of `paired.compare`."""
+    mean = f"{in_words(compared, 'difference')} pp"
+    if len(compared) == 1:
+        return f"{mean} ({compared['verdict'].iloc[0]})"
+    higher, lower = (compared["verdict"].isin(words).sum() or "none" for words in ((ABOVE, HIGHER), (BELOW, LOWER)))
+    return (
+        f"{mean}, significantly higher in {higher} and lower in {lower} of {len(compared)} pairs of model and data set"
+    )
 
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:
@@ -135,24 +153,25 @@ def settling_layers(shares: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["dataset", "model", "stage", "at", "layers before the last"])
 
 
-def lost_on_the_way(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
+def earlier_layer(lens: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
     """Whether the last layer ranks the options worse than the layer that is the best on the validation images, over all
-    runs of WEIGHTS: dataset, model, stage, at (that layer), there, at the end (percent correct), correct there alone,
-    correct at the end alone (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
-    pairs, columns = [], ["there", "at the end", "correct there alone", "correct at the end alone"]
+    runs of WEIGHTS: dataset, model, stage, best layer, at the best, at the last (percent correct), correct at the best
+    only, correct at the last only (percent of images), `paired.compare` with verdict LOST, GAINED or NEITHER."""
+    pairs, columns = [], ["at the best", "at the last", "correct at the best only", "correct at the last only"]
     for place, own, drawn, _ in groups(lens, STATE, image_sets, split_rule):
         chosen = best_on_validation(own)
         runs = [outcomes(of_run) for _, of_run in own[own["split"] == "test"].groupby("run", dropna=False)]
         last = runs[0].of_module("L")[-1]
         there, end = (np.concatenate([run.at(point).correct for run in runs]) for point in (chosen, last))
         shares = [100 * share.mean() for share in (there, end, there & ~end, end & ~there)]
-        pairs.append(Pair(place | {"at": chosen} | dict(zip(columns, shares, strict=True)), there, end, drawn, WEIGHTS))
-    return compare(pairs, ["dataset", "model", "stage", "at", *columns], words=(LOST, GAINED, NEITHER))
+        place |= {"best layer": chosen} | dict(zip(columns, shares, strict=True))
+        pairs.append(Pair(place, there, end, drawn, WEIGHTS))
+    return compare(pairs, ["dataset", "model", "stage", "best layer", *columns], words=(LOST, GAINED, NEITHER))
 
 
 def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
     """(stage, order, POINTS or a site after the LLM) -> outcomes of one model and data set, of the run probed. Each
-    order is fine-tuned by itself."""
+    order has a fine-tuning of its own."""
     found = {}
     for order in ORDERS:
         own = of_value(one, ORDER, order)
@@ -170,16 +189,16 @@ def outcomes_of_orders(one: Selection) -> dict[tuple[str, ...], Outcomes]:
 
 
 def order_differences(found: Iterable[Evaluated]) -> pd.DataFrame:
-    """Accuracy in one order less that in another, of all ORDERS_COMPARED, at the LLM's two ends and of the final
-    output: dataset, model, stage, site, order, less, scope (RECIPE for probes, WEIGHTS for the answers, which are
+    """Accuracy in one order - accuracy in another, of all ORDERS_COMPARED, at the LLM's two ends and of the final
+    output: dataset, model, stage, site, order, minus, scope (RECIPE for probes, WEIGHTS for the answers, which are
     one adapter's each), difference and the rest of `paired.compare` with its own verdict."""
     pairs, sites = [], (IMAGE_TOKENS, LAST_TOKEN, OUTPUT)
-    for own, stage, (order, less), site in product(found, STAGES, ORDERS_COMPARED, sites):
+    for own, stage, (order, minus), site in product(found, STAGES, ORDERS_COMPARED, sites):
         scope = WEIGHTS if site == OUTPUT else RECIPE
-        place = own.place(stage=stage, site=site, order=order, less=less, scope=scope)
-        before, after = (own.outcomes[stage, side, site].correct for side in (less, order))
+        place = own.place(stage=stage, site=site, order=order, minus=minus, scope=scope)
+        before, after = (own.outcomes[stage, side, site].correct for side in (minus, order))
         pairs.append(Pair(place, before, after, own.resamples, scope))
-    by = ["dataset", "model", "stage", "site", "order", "less", "scope"]
+    by = ["dataset", "model", "stage", "site", "order", "minus", "scope"]
     return compare(pairs, by, "difference", HIGHER_OR_LOWER)
 
 

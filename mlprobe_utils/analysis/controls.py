@@ -1,45 +1,41 @@
-"""What a claim about a layer has to beat: scores of probes and answers beside those of their controls."""
+"""Controls and baselines: accuracy of probes and answers after fine-tuning minus that of what knows less."""
 
+from collections.abc import Iterable
+from itertools import product
+
+import numpy as np
 import pandas as pd
 
+from mlprobe_utils.analysis.certainty import ANSWER
 from mlprobe_utils.evaluation import names
-from mlprobe_utils.evaluation.metrics import ENDS, LESS_IS_BETTER, best_without_model
+from mlprobe_utils.evaluation.metrics import ENDS
+from mlprobe_utils.evaluation.outcomes import single_outcomes
+from mlprobe_utils.pipeline.tested import Evaluated
+from mlprobe_utils.stats.intervals import RECIPE, WEIGHTS
+from mlprobe_utils.stats.paired import WORDS, Pair, compare
 
-TASK, SELECTIVITY = "task", "selectivity"
-LINES = (TASK, names.CONTROL_TASK, SELECTIVITY, names.RANDOM_WEIGHTS, names.TEXT_ONLY, names.CLASSICAL)
-LINES += (*reversed(names.WITHOUT_MODEL), names.MEMORISATION)
-
-
-def selectivity(scores: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Probes' scores on the task and the control task (percent) of the same run and point, and their difference
-    (percentage points), after fine-tuning."""
-    own = scores[(scores["pooling"] == "image_mean") & (scores["run"] == names.CONTROL_RUN)]
-    control = controls[controls["control"] == names.CONTROL_TASK]
-    keys = ["model", "dataset", "stage", "point"]
-    both = {TASK: own.set_index(keys)[metric], names.CONTROL_TASK: control.set_index(keys)[metric]}
-    table = pd.concat(both, axis=1, join="inner")
-    return table.assign(**{SELECTIVITY: table[TASK] - table[names.CONTROL_TASK]}).reset_index()
+BLIND = "best rule without a model"  # of WITHOUT_MODEL the one with the highest test accuracy: it favours the rule
+CONTROLS = (names.CONTROL_TASK, names.RANDOM_WEIGHTS, names.TEXT_ONLY, BLIND, names.CLASSICAL)
 
 
-def no_better(outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.Series:
-    """By dataset and model, whether the fine-tuned final output (mean over runs) is no better than without a model."""
-    answers = outputs[outputs["stage"] == "finetuned"].groupby(["dataset", "model"])[metric].mean()
-    ahead = answers - best_without_model(controls, metric).reindex(answers.index, level="dataset")
-    return (ahead >= 0) if metric in LESS_IS_BETTER else (ahead <= 0)
-
-
-def to_beat(scores: pd.DataFrame, outputs: pd.DataFrame, controls: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Probes and answers of one fine-tuned run beside their controls (what: LINES) at ENDS, each module's last point
-    and the final output: percent, mean over models. What needs no model has one value for all ends."""
-    own = pd.concat([scores[scores["pooling"] == "image_mean"], outputs])
-    rows = pd.concat([own[own["run"] == names.CONTROL_RUN].assign(control=TASK), controls], ignore_index=True)
-    rows = rows[rows["stage"] != "pretrained"].assign(module=rows["point"].str[0] + " end")
-    of_image_set = rows["control"].isin((*names.WITHOUT_MODEL, names.CLASSICAL))
-    ends = rows.sort_values("point").groupby(["control", "dataset", "model", "module"]).tail(1)
-    found = [ends.assign(site=ends["module"]), rows[rows["point"].isna() & ~of_image_set].assign(site=names.OUTPUT)]
-    found += [rows[of_image_set].assign(site=site) for site in ENDS]
-    table = pd.concat(found).pivot_table(metric, ["control", "dataset"], "site")[[*ENDS]]
-    lines = {name: table.loc[name] for name in table.index.unique("control")}
-    lines[SELECTIVITY] = lines[TASK] - lines[names.CONTROL_TASK]
-    whole = pd.concat({name: lines[name] for name in LINES}, names=["what"]).reset_index().rename_axis(columns=None)
-    return whole.sort_values("dataset", kind="stable")[["dataset", "what", *ENDS]].reset_index(drop=True)
+def beside_controls(found: Iterable[Evaluated], rows: pd.DataFrame) -> pd.DataFrame:
+    """Paired tests of accuracy minus that of each of CONTROLS, of `certainty.outcomes_of` and the rows of all controls:
+    dataset, model, control, site (of ENDS), and the columns of `paired.compare`; the answer is that of CONTROL_RUN.
+    Random weights and control task are those of the same probe point, and text alone is compared with answers alone."""
+    pairs, rows = [], rows[rows["control"].ne(names.MEMORISATION) & rows["stage"].ne("pretrained")]
+    for own in found:
+        ends = {site: own.outcomes["finetuned", ANSWER if site == names.OUTPUT else site] for site in ENDS}
+        of_own = rows[rows["dataset"].eq(own.dataset) & rows["model"].fillna(own.model).eq(own.model)]
+        points = of_own["point"].fillna("")
+        kept, correct = points.isin(["", *(end.points[0] for end in ends.values())]), {}
+        for place, group in of_own[kept].groupby(["control", points[kept]]):
+            what, parsed = f"{own.model} on {own.dataset}, {place[0]}", place[0] == names.TEXT_ONLY
+            correct[place] = single_outcomes(group, ends[names.OUTPUT].images, what, parsed)
+        rules = [correct.pop((name, "")) for name in names.WITHOUT_MODEL if (name, "") in correct]
+        correct[BLIND, ""] = max(rules, key=np.mean)
+        for ((control, point), before), (site, end) in product(correct.items(), ends.items()):
+            if end.points == [point] or (not point and (site == names.OUTPUT or control != names.TEXT_ONLY)):
+                scope = WEIGHTS if site == names.OUTPUT else RECIPE
+                place = own.place(control=control, site=site)
+                pairs.append(Pair(place, before[None, None], end.correct, own.resamples, scope))
+    return compare(pairs, ["dataset", "model", "control", "site"], words=WORDS)

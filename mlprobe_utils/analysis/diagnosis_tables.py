@@ -23,13 +23,13 @@ from mlprobe_utils.pipeline.tested import groups
 from mlprobe_utils.stats import paired
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 
-NOTHING = "nothing is lost beyond the thresholds"
+NOTHING = "no loss beyond the thresholds"
 DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
 RANKED, READ_OUT = "options ranked by the output layer", "readout of the options' probabilities"
 STEPS = (  # behind the last token; RANKED is the logit lens at the last layer, READ_OUT is fitted, not the model's own
-    diagnosis.Statement("not ranked first", READ_OUT_GAP, (LAST_TOKEN,), (RANKED,)),
-    diagnosis.Statement("ranked first, and not answered", READ_OUT_GAP, (RANKED,), (OUTPUT,)),
-    diagnosis.Statement("answered, beside a fitted readout", READ_OUT_GAP, (READ_OUT,), (OUTPUT,)),
+    diagnosis.Statement("ranking vs. last token", READ_OUT_GAP, (LAST_TOKEN,), (RANKED,)),
+    diagnosis.Statement("answer vs. ranking", READ_OUT_GAP, (RANKED,), (OUTPUT,)),
+    diagnosis.Statement("answer vs. fitted readout", READ_OUT_GAP, (READ_OUT,), (OUTPUT,)),
 )
 LOST, GAINED, NEITHER = "lost", "gained", paired.NEITHER
 LEAST = np.finfo(float).tiny  # a probability below counts as this one: that of 0 has no logarithm
@@ -73,8 +73,8 @@ def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
 
 def in_short(judged: pd.DataFrame) -> pd.DataFrame:
     """`diagnoses` in words: STATE, scope, main (mode, by `diagnosis.main_first`, or null), diagnosis (the statements
-    named, with their loss in pp, its simultaneous interval and the sites, or why there is none), ruled out, left open
-    (counted)."""
+    detected, with their loss in pp, its simultaneous interval and the sites, or why there is none), ruled out and
+    inconclusive (counts)."""
     records = []
     for key, own in judged.groupby([*STATE, "scope"], sort=False):
         named, counts = own[own["verdict"] == diagnosis.NAMED], own["verdict"].value_counts()
@@ -86,7 +86,7 @@ def in_short(judged: pd.DataFrame) -> pd.DataFrame:
         others = [counts.get(verdict, 0) for verdict in (diagnosis.RULED_OUT, diagnosis.UNDECIDED)]
         main = next(iter(diagnosis.main_first(named)["mode"]), None)
         records.append((*key, main, words, *others))
-    return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "left open"])
+    return pd.DataFrame(records, columns=[*STATE, "scope", "main", "diagnosis", "ruled out", "inconclusive"])
 
 
 def usual_losses(selection: Selection) -> dict[str, dict[str, diagnosis.Usual]]:

@@ -22,15 +22,14 @@ WHERE = ("before", "at", "after")
 
 
 def kind_table() -> pd.DataFrame:
-    """A row a kind of fault: what becomes of states or logits, planted in (modules), the class is (destroyed, kept)."""
-    modules = {name: [PLACES[one.module] for one in all_faults() if one.kind == name] for name in KINDS}
-    rows = [(own.words, ", ".join(dict.fromkeys(modules[name])), own.destroys) for name, own in KINDS.items()]
-    table = pd.DataFrame(rows, columns=["what becomes of states or logits", "planted in", "the class is"])
-    return table.assign(**{"the class is": table["the class is"].map({True: "destroyed", False: "kept"})})
+    """A row per kind of fault: what happens to states or logits, planted in (modules), class information."""
+    modules = {n: dict.fromkeys(PLACES[one.module] for one in all_faults() if one.kind == n) for n in KINDS}
+    rows = [(kind.words, ", ".join(modules[n]), "destroyed" if kind.destroys else "kept") for n, kind in KINDS.items()]
+    return pd.DataFrame(rows, columns=["what happens to states or logits", "planted in", "class information"])
 
 
 def effects(healthy: Selection, selection: Selection, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """A row a damaged model, data set, probe point and pooling, and one for the answer (point `output`, no pooling), in
+    """A row per damaged model, data set, probe point and pooling, one for the answer (point `output`, no pooling), in
     the order the data flows; `healthy`: results of the model in which all faults are planted, on the same data sets.
     Returns dataset, model (slug of the damaged one), place (the damaged point, or `output`), point, pooling, images,
     where (of WHERE, from the place), intact, damaged (accuracy, percent), change, low, high (pp; of these probes on new
@@ -89,13 +88,14 @@ def first_drop(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def profile_changes(profiles: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd.DataFrame:
-    """Scores of damaged models less the healthy one's (pp), means over data sets: model, SCORES, falls most where
+    """Scores of damaged models minus the healthy one's (pp), means over data sets: model, SCORES, falls most where
     damaged. Of `health.profile` of all these models, of one stage."""
     scores, records = profiles.set_index(["model", "dataset"])[list(SCORES)], []
     for one in damaged:
         change = (scores.loc[one.slug] - scores.loc[one.model]).mean()
         where = "P_final" if one.fault.module == ANSWER else f"FHS_{one.fault.module}"
-        records.append({"model": one.slug} | change.to_dict() | {"falls most where damaged": change.idxmin() == where})
+        hit = {"falls most where damaged": "yes" if change.idxmin() == where else "no"}
+        records.append({"model": one.slug} | change.to_dict() | hit)
     return pd.DataFrame(records)
 
 
@@ -108,7 +108,7 @@ def strengths_of(healthy: Selection, damaged: Sequence[DamagedModel]) -> pd.Data
 
 
 def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
-    """`strengths_of` for a page: what the oracle loses at each damaged point; accuracies with exact intervals."""
+    """`strengths_of` for a page: the loss of the reference measurement at each damaged point; exact intervals."""
     severity = strengths["severity"].map("{:.3f}".format)
     table = strengths[["dataset", "model"]].assign(**{"damaged at": strengths["point"], "severity": severity})
     for name in BOTH:
@@ -116,12 +116,12 @@ def strength_table(strengths: pd.DataFrame) -> pd.DataFrame:
         table[f"{name} (%)"] = [_with_ends(100 * correct / of, *exact_interval(correct, of)) for correct, of in rows]
     changes = [_with_ends(*row, "+") for row in -strengths[["lost", "lost_high", "lost_low"]].to_numpy()]
     reached = strengths["reached"].map({True: "yes", False: "no"})
-    return table.assign(wanted=-strengths["wanted"], **{"change (pp)": changes}, reached=reached)
+    return table.assign(**{"target (pp)": -strengths["wanted"], "change (pp)": changes, "target reached": reached})
 
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `effects` for a page: accuracies, and the change with its interval."""
-    table = rows[["model", "where", "point"]].assign(what=rows["pooling"].map(POOLING_NAMES).fillna("answer"))
+    table = rows[["model", "where", "point"]].assign(state=rows["pooling"].map(POOLING_NAMES).fillna("answer"))
     changes = [_with_ends(*row, "+") for row in rows[["change", "low", "high"]].to_numpy()]
     return table.assign(**{"intact (%)": rows["intact"], "damaged (%)": rows["damaged"], "change (pp)": changes})
 

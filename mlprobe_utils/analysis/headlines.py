@@ -2,7 +2,7 @@
 phantoms that nothing else is made from. A claim held where its verdict is the same on both. Both times answers are
 those of the first run, and means are over models and phantom sets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pandas as pd
@@ -24,7 +24,6 @@ STEPS = {  # the site that a step leads to -> in words
     IMAGE_TOKENS: "from the connector to the LLM's last layer",
     OUTPUT: "from the LLM's last layer to the answer",
 }
-NOT_AGAIN = "not tested once more: fresh images can be drawn of phantom sets alone"
 Found = tuple[str, object]  # in words, and the verdict
 # of the accuracy (percent, stage by site), and the main failure mode of each fine-tuned model on each data set, or null
 Claim = Callable[[pd.DataFrame, pd.Series], Found]
@@ -32,12 +31,12 @@ Claim = Callable[[pd.DataFrame, pd.Series], Found]
 
 def lead_of_probes(accuracy: pd.Series) -> Found:
     lead = accuracy[IMAGE_TOKENS] - accuracy[OUTPUT]
-    return f"{lead:+.1f} points", lead > 0
+    return f"{lead:+.1f} pp", lead > 0
 
 
 def least_favourable_step(accuracy: pd.Series) -> Found:
     steps = accuracy[[VISION_TOWER, *STEPS]].diff()[1:]
-    return f"{STEPS[steps.idxmin()]}, {steps.min():+.1f} points", steps.idxmin()
+    return f"{STEPS[steps.idxmin()]}, {steps.min():+.1f} pp", steps.idxmin()
 
 
 def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd.Series) -> Found:
@@ -46,22 +45,24 @@ def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd
 
 
 CLAIMS: dict[str, Claim] = {
-    "before": lambda sites, modes: lead_of_probes(sites.loc["pretrained"]),
-    "after": lambda sites, modes: lead_of_probes(sites.loc["finetuned"]),
-    "step": lambda sites, modes: least_favourable_step(sites.loc["finetuned"]),
-    "losses": lambda sites, modes: (f"{modes.notna().sum()} of {len(modes)} pairs", modes.dropna().to_dict()),
+    "probes minus answers, before fine-tuning": lambda sites, modes: lead_of_probes(sites.loc["pretrained"]),
+    "probes minus answers, after fine-tuning": lambda sites, modes: lead_of_probes(sites.loc["finetuned"]),
+    "least favourable step after fine-tuning": lambda sites, modes: least_favourable_step(sites.loc["finetuned"]),
+    "losses detected after fine-tuning": lambda sites, modes: (
+        f"{modes.notna().sum()} of {len(modes)} pairs",
+        modes.dropna().to_dict(),
+    ),
 }
 
 
-def once_more(
-    claims: Mapping[str, Claim], selection: Selection, image_sets: Mapping[str, ImageSet]
-) -> Iterator[tuple[str, str]]:
-    """Each claim's name, and in words what is found on the test images of the phantom sets and on as many fresh ones.
-    Raises InputError for what was not run."""
+def replicated(claims: Mapping[str, Claim], selection: Selection, image_sets: Mapping[str, ImageSet]) -> pd.DataFrame:
+    """Each claim on the test images of the phantom sets and on as many fresh ones, which nothing else is made from:
+    finding, test images, fresh phantoms, replicated (yes, no). No rows without a phantom set. Raises InputError for
+    what was not run."""
+    columns = ["finding", "test images", "fresh phantoms", "replicated"]
     own = replace(selection, datasets=tuple(d for d in selection.datasets if load_data_card(d).synthetic))
     if not own.datasets:
-        yield from dict.fromkeys(claims, NOT_AGAIN).items()
-        return
+        return pd.DataFrame(columns=columns)
     healthy = replace(own, models=tuple(dict.fromkeys(model.partition("+")[0] for model in own.models)))
     tested = results.end_rows(own), results.prediction_rows(own), results.reference_rows(healthy), image_sets
     drawn = results.gather(own, [REPLICATION], ROWS)
@@ -72,10 +73,11 @@ def once_more(
     fresh = {slug: replace(image_sets[slug], manifest=own.reset_index(drop=True)) for slug, own in images}
     again = drawn[probed], drawn[~probed & ~of_images], reference, fresh
     evidence = [_evidence(own, *rows) for rows in (tested, again)]
+    records = []
     for name, claim in claims.items():
         (here, verdict), (there, other) = (claim(*one) for one in evidence)
-        held = "held" if verdict == other else "did not hold"
-        yield name, f"{held} on {len(reference)} fresh phantoms: {there} there, {here} on the test images"
+        records.append((name, here, there, "yes" if verdict == other else "no"))
+    return pd.DataFrame(records, columns=columns)
 
 
 def _evidence(

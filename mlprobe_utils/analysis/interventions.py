@@ -64,10 +64,10 @@ def _layers(found: pd.DataFrame, layer_of: Callable[[pd.DataFrame], str | None])
 
 def uses(found: pd.DataFrame) -> pd.DataFrame:
     """Whether the direction between the classes is used at each LLM layer and kind of token, by `effects`: STATE,
-    point, tokens, patched, moved, at random (percent of answers that follow), use. Used: more answers follow it than as
-    large a step elsewhere, for certain; else, if the whole state of the other image makes more follow than that: used,
-    but not along this direction; null where no image is answered right."""
-    names = {PATCHED: "patched", MOVED: "moved", MOVED_AT_RANDOM: "at random"}
+    point, tokens, patched, moved, moved at random (percent of answers that follow), use. Used: more answers follow it
+    than as large a step elsewhere, for certain; else, if the whole state of the other image makes more follow than
+    that: used, but not along this direction; null where no image is answered correctly."""
+    names = {PATCHED: "patched", MOVED: "moved", MOVED_AT_RANDOM: "moved at random"}
     table = found[found["edit"].isin(names) & (found["tokens"] != "text")]
     wide = table.pivot(index=[*STATE, "point", "tokens"], columns="edit", values=["value", "low", "high"])
     wide = wide[wide.index.get_level_values("point").str.startswith("L")]
@@ -95,8 +95,8 @@ def placed(
     rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, Shares]
 ) -> pd.DataFrame:
     """Where the fault of each fine-tuned state is, by interventions: STATE, image read until, last token decides from
-    (layers, or null), named (modes of the diagnosis), missing (what is decodable and not answered, pp), place, why, and
-    by twin (null without one). Where nothing is named, nothing is placed. `probed` are `results.end_rows`, `judged`
+    (layers, or null), detected (modes of the diagnosis), missing (decodable and not answered, pp), place, why, and
+    by twin (null without one). Where nothing is detected, nothing is placed. `probed` are `results.end_rows`, `judged`
     `diagnosis_tables.diagnoses` of one scope, `shares` `laboratory_results.Laboratory.shares`."""
     finetuned, records = rows[rows["stage"] == "finetuned"], []
     for state, own in _states(finetuned):
@@ -107,7 +107,7 @@ def placed(
         place, why = used.place(parts, missing, shares[state[0]]) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
         records.append((*state, "; ".join(dict.fromkeys(named)), missing, place, why, twin))
-    table = pd.DataFrame(records, columns=[*STATE, "named", "missing", "place", "why", "by twin"])
+    table = pd.DataFrame(records, columns=[*STATE, "detected", "missing (pp)", "place", "why", "by twin"])
     found = effects(finetuned)
     read = last_readers(found).rename(columns={"layer": "image read until"})
     return read.merge(deciding_layers(found).rename(columns={"layer": "last token decides from"})).merge(table)

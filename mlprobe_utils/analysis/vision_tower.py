@@ -1,6 +1,7 @@
 """The vision tower: frozen or adapted in an MLLM's fine-tuning (paper section 5, Table 2), and trained alone (Table 3),
 all evaluated on the same test images: differences are paired."""
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 
@@ -13,14 +14,14 @@ from mlprobe_utils.pipeline import results, variants
 from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import Evaluated, means_over_runs
 from mlprobe_utils.stats.intervals import WEIGHTS, intervals, scope_of
-from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare
-from mlprobe_utils.stats.resampling import Statistic, accuracy
+from mlprobe_utils.stats.paired import NEITHER, WORDS, Pair, compare, in_words
+from mlprobe_utils.stats.resampling import accuracy
 
 TOWERS = {"adapted": "lora", "frozen": "frozen"}
 METRICS = ("accuracy", "f1")  # those of Table 2
 ABSOLUTE, RELATIVE = "difference (pp)", "relative change (%)"  # two meanings of one average gap
-RAISED, LOWERED = "frozen is better", "frozen is worse"
-FINE_TUNED = "MLLM fine-tuned"
+RAISED, LOWERED = "frozen is significantly better", "frozen is significantly worse"
+FINE_TUNED = "fine-tuned MLLM"
 PROBES = {"pretrained": "probe before fine-tuning", "finetuned": "probe after fine-tuning"}  # at the tower's end
 ALONE = {"all": "tower alone, all weights", "lora": "tower alone, LoRA"}
 TRAINED = (FINE_TUNED, *ALONE.values())  # in runs
@@ -37,7 +38,7 @@ def outcomes_of_towers(one: Selection) -> dict[tuple[str], Outcomes]:
 
 
 def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """Frozen less adapted: dataset, model, metric, scope (TRAINING, or WEIGHTS of single runs), adapted, frozen
+    """Frozen minus adapted: dataset, model, metric, scope (TRAINING, or WEIGHTS of single runs), adapted, frozen
     (percent, means over runs), change and further columns of `paired.compare`, with verdict LOWERED, RAISED or NEITHER;
     p is exact for accuracy of WEIGHTS only."""
     towers = [(tower,) for tower in TOWERS]
@@ -52,15 +53,32 @@ def changes(found: Sequence[Evaluated]) -> pd.DataFrame:
     return compare(pairs, ["dataset", "model", "metric", "scope", *TOWERS], words=(LOWERED, RAISED, NEITHER))
 
 
+def summary(changed: pd.DataFrame) -> str:
+    """`changes`, models and data sets by name, in words: the significant ones, and the widest interval of the rest."""
+    found, rest = Counter(changed["verdict"]), changed[changed["verdict"] == NEITHER]
+    words = f"Freezing the vision tower significantly raises {found[RAISED]} of {len(changed)} scores and lowers"
+    words += f" {found[LOWERED]}."
+    for row in rest.assign(width=rest["high"] - rest["low"]).nlargest(1, "width").itertuples():
+        words += f" For {len(rest)} of {len(changed)} the change is not significant; the widest interval of these is"
+        words += f" {row.low:+.1f} to {row.high:+.1f} pp ({row.metric}, {row.model}, {row.dataset})."
+    return words
+
+
 def gaps(changed: pd.DataFrame) -> pd.DataFrame:
     """The average gap of each model over METRICS and data sets, from `changes`: model, scope, gap (its meaning), value,
-    low, high (as of `paired.of_mean`; relative ones to what the adapted scores, nan of nothing), numbers (how many)."""
+    low, high (as of `paired.of_mean`; relative ones to what the adapted scores, nan of nothing), scores (how many)."""
     rows = []
     for (model, scope), own in changed.groupby(["model", "scope"], sort=False):
         ends = own[["change", "low", "high"]]
         for gap, table in ((RELATIVE, 100 * ends.div(own["adapted"], axis=0)), (ABSOLUTE, ends)):
             rows.append((model, scope, gap, *table.mean().replace([np.inf, -np.inf], np.nan), len(own)))
-    return pd.DataFrame(rows, columns=["model", "scope", "gap", "value", "low", "high", "numbers"])
+    return pd.DataFrame(rows, columns=["model", "scope", "gap", "value", "low", "high", "scores"])
+
+
+def gaps_in_words(found: pd.DataFrame) -> str:
+    """The mean over the models of `gaps`, in percent for one meaning and in pp for the other."""
+    relative, absolute = (in_words(found[found["gap"] == gap].dropna(), "value") for gap in (RELATIVE, ABSOLUTE))
+    return f"{relative} % as a relative change, and {absolute} pp as a difference"
 
 
 def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
@@ -75,14 +93,9 @@ def outcomes_of_paradigms(one: Selection) -> dict[tuple[str], Outcomes]:
     return found | {(name,): outcomes(classified[classified["probe"] == weights]) for weights, name in ALONE.items()}
 
 
-def _means(found: Sequence[Evaluated]) -> dict[tuple[str, ...], Statistic]:
-    """(dataset, model, paradigm) -> accuracy of what is trained, whose runs differ as its paradigm's do."""
-    return {place: own for name in TRAINED for place, own in means_over_runs(found, (name,)).items()}
-
-
 def levels(found: Sequence[Evaluated]) -> pd.DataFrame:
     """Accuracy of each paradigm: dataset, model, paradigm, trained (times), scope, accuracy, low, high."""
-    rows, means = [], _means(found)
+    rows, means = [], {place: own for name in TRAINED for place, own in means_over_runs(found, (name,)).items()}
     for own in found:
         for (paradigm,), one in own.outcomes.items():
             of = means.get((own.dataset, own.model, paradigm), accuracy(one.correct, own.resamples))
@@ -92,15 +105,15 @@ def levels(found: Sequence[Evaluated]) -> pd.DataFrame:
 
 
 def differences(found: Sequence[Evaluated]) -> pd.DataFrame:
-    """Accuracy of a paradigm less that of another, of all COMPARED: dataset, model, paradigm, less, scope, difference
-    and further columns of `paired.compare`, with verdict of WORDS. Where both are trained several times the scope is
-    TRAINING, else WEIGHTS: each run of the one is paired with each run, or probe's seed, of the other."""
-    pairs, means = [], _means(found)
-    for own, (paradigm, less) in product(found, COMPARED):
-        sides = [means[own.dataset, own.model, name] for name in (less, paradigm) if name in TRAINED]
+    """Accuracy of a paradigm minus that of a reference, of all COMPARED: dataset, model, paradigm, reference, scope,
+    difference and further columns of `paired.compare`, with verdict of WORDS. Where both are trained several times the
+    scope is TRAINING, else WEIGHTS: each run of the one is paired with each run, or probe's seed, of the other."""
+    pairs, means = [], {place: own for name in TRAINED for place, own in means_over_runs(found, (name,)).items()}
+    for own, (paradigm, reference) in product(found, COMPARED):
+        sides = [means[own.dataset, own.model, name] for name in (reference, paradigm) if name in TRAINED]
         scope = WEIGHTS
         if len(sides) < 2 or (scope := scope_of(sides)) == WEIGHTS:
-            before, after = (own.outcomes[name,].correct for name in (less, paradigm))
+            before, after = (own.outcomes[name,].correct for name in (reference, paradigm))
             sides = np.repeat(before, len(after), axis=0), np.tile(after, (len(before), 1, 1))
-        pairs.append(Pair(own.place(paradigm=paradigm, less=less, scope=scope), *sides, own.resamples, scope))
-    return compare(pairs, ["dataset", "model", "paradigm", "less", "scope"], "difference", WORDS)
+        pairs.append(Pair(own.place(paradigm=paradigm, reference=reference, scope=scope), *sides, own.resamples, scope))
+    return compare(pairs, ["dataset", "model", "paradigm", "reference", "scope"], "difference", WORDS)

@@ -1,5 +1,6 @@
-"""The pages of a book that notebooks make: the numbered are the chapters, `index` the front page, `models` the table of
-models (paper, Table S1), and `model` a template, run once for each model (paper, figures S4 to S17).
+"""The pages of a book that notebooks make: the numbered are the chapters, `index` the front page, `claims` the paper's
+claims in one table, `models` the table of models (paper, Table S1), and `model` a template, run once for each model
+(paper, figures S4 to S17).
 
 A notebook tags the cell with the heading of a section that not every model can fill `needs-<need>`: a discussion's
 slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NOTEBOOKS = ROOT / "notebooks"
-BASELINES = "06_baselines"
-USED = "13_is_it_used"
+BASELINES = "08_baselines"
+USED = "07_is_it_used"
+CLAIMS = "claims"
 OF_A_MODEL = "model"  # the notebook of models' pages
-DIAGNOSED = ("index", "03_probing", "04_feature_health", "05_diagnosis", "11_planted_faults", USED, OF_A_MODEL)
+DIAGNOSED = ("index", CLAIMS, "03_probing", "05_feature_health", "06_diagnosis", "04_planted_faults", USED, OF_A_MODEL)
 NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
@@ -52,14 +54,14 @@ def book_pages(run: Run) -> list[Page]:
     laboratory = [*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml"))]
     discussed = sorted((CARDS / "discussions").glob("*.yml"))
     files = dict.fromkeys(DIAGNOSED, laboratory) | {
-        "04_feature_health": [*table1, *laboratory],
+        "05_feature_health": [*table1, *laboratory],
         BASELINES: [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)],
-        "08_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussed],
-        "05_diagnosis": [*laboratory, *discussed],
-        "09_comprehension_utilization": discussed,
+        "10_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussed],
+        "06_diagnosis": [*laboratory, *discussed],
+        "11_comprehension_utilization": discussed,
         USED: [*laboratory, *discussed],
         OF_A_MODEL: [*laboratory, *discussed],
-        "10_comparisons": table1,
+        "12_comparisons": table1,
         "models": [*cards, PUBLISHED / "table_s1.csv"],
     }
 
@@ -67,7 +69,7 @@ def book_pages(run: Run) -> list[Page]:
         read = (*shown, *(card_path(ModelCard, slug) for slug in models), *files.get(notebook, ()))
         return Page(name, notebook, run.parameters() | {"models": [*models]}, read)
 
-    of_all = [page(name, name) for name in ("index", *chapters(), "models")]
+    of_all = [page(name, name) for name in ("index", CLAIMS, *chapters(), "models")]
     return of_all + [page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models]
 
 
@@ -137,16 +139,16 @@ def script_of(notebook: str) -> Path:
 
 def without_models(card: Discussion) -> str:
     return (
-        f"None of the models of this run takes part in the discussion '{card.slug}' ({card.title}). It is about "
-        f"{', '.join(card.models)} and miniatures of them: add one to MODELS, or one of the run's to `models` in "
-        f"data/{Discussion.folder}/{card.slug}.yml."
+        f"No model of this run belongs to the discussion '{card.slug}' ({card.title}), which covers "
+        f"{', '.join(card.models)} and their miniatures: add one of these to MODELS, or one of this run to `models` "
+        f"in data/{Discussion.folder}/{card.slug}.yml."
     )
 
 
 def without_faults() -> str:
     return (
-        f"Faults are planted in {load_book().planted_faults.model}, which is not among the models of this run: add it "
-        "to MODELS, or name one of the run's as planted_faults.model in data/book.yml."
+        f"Faults are planted in {load_book().planted_faults.model}, which is not in this run: add it to MODELS, or "
+        "name a model of this run as planted_faults.model in data/book.yml."
     )
 
 

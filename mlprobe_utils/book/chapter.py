@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
-from IPython.display import HTML
-from myst_nb import glue as myst_glue
+from IPython.display import HTML, Markdown
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlprobe_utils.book.book_pages import without_faults, without_models
@@ -87,25 +86,25 @@ class Chapter:
         """The model of a page that is about one. Raises InputError where the parameters name several."""
         first, *others = self.models.values()
         if others:
-            raise InputError(f"parameter 'models': this page is about one model, give one (found {[*self.models]})")
+            raise InputError(f"parameter 'models': this page shows one model, give only one (found {[*self.models]})")
         return first
 
     @property
     def loadable(self) -> ModelCard:
         """The first model whose weights are here. Raises InputError where all results were imported."""
         if not (own := [card for slug, card in self.models.items() if not cards.imported(slug)]):
-            raise InputError("this page loads a model, and all of its models are imported results: add one of yours")
+            raise InputError("this page loads a model, but all of its models are imported results: add one of your own")
         return own[0]
 
     def recipe(self, block: str) -> pd.DataFrame:
         return recipe(getattr(self.protocol, block), getattr(cards.load_protocol("paper"), block))
 
     def opening(self) -> HTML:
-        """A box that says what is real on this page and which protocol and split it follows; its parameters, folded."""
+        """A box: what is real on this page, which protocol and split it follows; its parameters, folded."""
         split = f"Protocol: {self.protocol.title}. Split: {self.selection.split_rule}."
         if self.parameters.get("metric") == "":
             metric, why = main_metric(self.image_sets.values(), self.run.split_rule)
-            split += f" Scores are {metric.replace('_', ' ')}, as {why}." if why else ""
+            split += f" Scores are {metric.replace('_', ' ')}, because {why}." if why else ""
         values = [json.dumps(value, ensure_ascii=False) for value in self.parameters.values()]
         words = [self.meanings.get(name, "") for name in self.parameters]
         table = table_html(pd.DataFrame({"parameter": self.parameters.keys(), "value": values, "meaning": words}))
@@ -174,17 +173,23 @@ def start(namespace: dict) -> Chapter:
     return Chapter(run, run, parameters, meanings, started)
 
 
-def glue(name: str, value) -> None:
-    """Keeps a number for the prose, which quotes it as {glue:text}`name:.1f`; numpy's numbers become plain ones."""
-    myst_glue(name, value.item() if hasattr(value, "item") else value, display=False)
+def say(*sentences: str) -> Markdown:
+    """Sentences that hold numbers, computed where they are said, as one paragraph of CommonMark."""
+    return Markdown(" ".join(sentences))
 
 
-def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
-    """A few sentences: which images are real and which synthetic, which models are miniatures."""
+def answer(*sentences: str) -> Markdown:
+    """The chapter's answer in a box, for its cell tagged `answer`: the page shows it below the question."""
+    return Markdown(f"> **Answer.** {' '.join(sentences)}")
+
+
+def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard], most: int = MOST_NAMES) -> str:
+    """A few sentences: which images are real and which synthetic, which models are miniatures; more than `most` of a
+    kind are counted, not named."""
 
     def named(of: dict, kind: str, chosen: Callable) -> str:
         names = [card.name for card in of.values() if chosen(card)]
-        if len(names) > MOST_NAMES:
+        if len(names) > most:
             return f"{len(names)} {kind}"
         return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
@@ -195,13 +200,13 @@ def scope(models: dict[str, ModelCard], datasets: dict[str, DataCard]) -> str:
     full = named(models, "models", lambda card: not card.is_miniature)
     others = named(models, "models", lambda card: cards.imported(card.slug) is not None)
     kinds = [f"trained from scratch here ({small})"] if small else []
-    kinds += [f"with random weights, which have learned nothing ({random})"] if random else []
+    kinds += [f"with random weights, not trained at all ({random})"] if random else []
     sentences = {
         f"The images of {real} are real.": real,
-        f"The images of {synthetic} are synthetic phantoms, not of any patient.": synthetic,
-        f"The models are miniatures: {', or '.join(kinds)}. Their figures say nothing about the originals.": kinds,
-        f"{full}: no miniature, weights as its card names them.": full,
-        f"The results of {others} were made elsewhere, and imported.": others,
+        f"The images of {synthetic} are synthetic phantoms and show no patient.": synthetic,
+        f"The models are miniatures, {', or '.join(kinds)}: their results say nothing about the originals.": kinds,
+        f"Full-size, with the weights that the card names: {full}.": full,
+        f"Imported results, computed elsewhere: {others}.": others,
     }
     return " ".join(sentence for sentence, applies in sentences.items() if applies)
 

@@ -17,7 +17,15 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from mlprobe_utils.book.book_pages import book_pages, chapters, executed, model_page, page_made_from, stale_pages
+from mlprobe_utils.book.book_pages import (
+    CLAIMS,
+    book_pages,
+    chapters,
+    executed,
+    model_page,
+    page_made_from,
+    stale_pages,
+)
 from mlprobe_utils.book.book_pages import damage_of as page_damage
 from mlprobe_utils.common import files
 from mlprobe_utils.common.errors import InputError
@@ -42,11 +50,11 @@ HTML = Path(os.environ.get("MLPROBE_HTML") or OWN_HTML / "html")
 INDEX, RECORD = "index.html", "book.json"  # of the built book; of outputs/, what it was built of, and all its files
 BUILT = "_build/html"  # where Jupyter Book leaves the HTML
 LIMITS, LABORATORY_MARK = Path("limits.md"), b"{{ laboratory }}"  # where a page says how often a diagnosis is correct
-ABOUT = ["rerun", "teach", "glossary", "limits", "cite", "bibliography"]
+ABOUT = ["rerun", "reference", "teach", "glossary", "limits", "cite", "bibliography"]
 
 
 def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = False, every_byte: bool = False) -> None:
-    """Brings the book up to date, or the laboratory: how far to trust the diagnosis. `dry` only lists what is due;
+    """Brings the book, or the fault-injection benchmark of the diagnosis, up to date. `dry` only lists what is due;
     `every_byte`: all files are compared with their hashes before. Who only reads needs no right to write. Raises
     InputError where another run is at work or a model cannot be read, SystemExit where a step failed."""
     for slug in slugs(ModelCard):  # a page shows all: a card that is not valid is an error now, not after the work
@@ -57,14 +65,14 @@ def make_book(run: Run, processes: int, laboratory: bool = False, dry: bool = Fa
             verify()
     todo = due(jobs)
     if dry:
-        print("\n".join(planned(todo)) or "everything is current")
+        print("\n".join(planned(todo)) or "everything is up to date")
         return
     if todo:
         with locked(at_work, "outputs", wait=False):
             look_at(job.name for job in todo if job.kind in ("model", "trial"))
             carry_out(run, processes, jobs, todo)
     result = laboratory_files()[0] if laboratory else HTML / "index.html"
-    print(f"the {'laboratory' if laboratory else 'book'}: {artefacts.relative(result)}")
+    print(f"the {'fault-injection benchmark' if laboratory else 'book'}: {artefacts.relative(result)}")
 
 
 def verify() -> None:
@@ -128,7 +136,7 @@ def carry_out(run: Run, processes: int, jobs: list[Job], todo: dict[Job, list[st
     process.wait()
     if code:
         print(objection(command) if code == 2 else "", end="", file=sys.stderr)
-        print("stopped; nothing made before is lost, and the same command goes on from there", file=sys.stderr)
+        print("stopped; finished work is kept, and the same command continues from there", file=sys.stderr)
         sys.exit(code)
     print(account(progress, time.time() - start))
     remember(progress, time.time() - start, len(todo), processes, run.protocol)
@@ -172,7 +180,7 @@ def assemble(run: Run) -> Path:
     wanted[Path("_toc.yml")] = yaml.safe_dump(contents(run), sort_keys=False).encode()
     for page in book_pages(run):
         if not (notebook := executed(page.name)).is_file():
-            raise InputError(f"{artefacts.relative(notebook)} is not there: run `make book`")
+            raise InputError(f"{artefacts.relative(notebook)} does not exist: run `make book`")
         wanted[Path(f"{page.name}.ipynb")] = notebook.read_bytes()
     sources = artefacts.OUTPUTS / "book"
     found = {path.relative_to(sources): path.read_bytes() for path in sources.rglob("*") if path.is_file()}
@@ -212,8 +220,10 @@ def front_matter() -> list[Path]:
 
 
 def contents(run: Run) -> dict:
-    parts = {"Chapters": chapters(), "Models": ["models", *map(model_page, run.models)], "About": ABOUT}
-    listed = [{"caption": part, "chapters": [{"file": name} for name in names]} for part, names in parts.items()]
+    files = lambda names: [{"file": name} for name in names]  # noqa: E731
+    models = [{"file": "models", "sections": files(map(model_page, run.models))}]  # folded in the side bar
+    parts = {"Chapters": files([CLAIMS, *chapters()]), "Models": models, "About": files(ABOUT)}
+    listed = [{"caption": part, "chapters": own} for part, own in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}
 
 
@@ -221,7 +231,9 @@ def build(sources: Path) -> files.Inventory:
     """Builds the HTML, puts it in place, and returns its files. InputError, with Sphinx's messages, where it warns."""
     output, log = artefacts.OUTPUTS / "book_build", artefacts.OUTPUTS / "logs" / "pages.log"
     record = read_record(artefacts.OUTPUTS / RECORD)
-    if damage(output, record and record["files"]):
+    pages = [path for path in (output / BUILT).glob("_sources/**/*.*") if path.suffix != ".py"]
+    gone = [page for page in pages if not (sources / page.relative_to(output / BUILT / "_sources")).is_file()]
+    if gone or damage(output, record and record["files"]):  # Sphinx leaves the HTML of a page that is no more
         shutil.rmtree(output, ignore_errors=True)
     (artefacts.OUTPUTS / RECORD).unlink(missing_ok=True)  # no build goes on from an interrupted one
     # not its script, which holds the path that the environment was made at
@@ -233,7 +245,7 @@ def build(sources: Path) -> files.Inventory:
     write_record(artefacts.OUTPUTS / RECORD, {"made_from": None, "files": made})
     if done.returncode:
         wrong = [line for line in messages.splitlines() if "WARNING" in line or "error" in line.lower()]
-        raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"all of it: {log}"]))
+        raise InputError("\n".join(["the book has warnings or errors:", *wrong[:20], f"full log: {log}"]))
     fresh = HTML.with_name(f".{HTML.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(output / BUILT, fresh)
@@ -252,8 +264,8 @@ def spent(progress: Path) -> pd.DataFrame:
 def account(progress: Path, wall: float) -> str:
     """`spent` as text, with the wall time, and processor time and memory of the processes that this one waited for."""
     table, usage = spent(progress), resource.getrusage(resource.RUSAGE_CHILDREN)
-    stages = [*table.itertuples(index=False, name=None), ("all of them", table["steps"].sum(), table["seconds"].sum())]
-    numbers = {"from start to end": wall, "processor seconds": usage.ru_utime + usage.ru_stime}
+    stages = [*table.itertuples(index=False, name=None), ("total", table["steps"].sum(), table["seconds"].sum())]
+    numbers = {"elapsed seconds": wall, "processor seconds": usage.ru_utime + usage.ru_stime}
     numbers["largest process (MiB)"] = artefacts.peak_of(resource.RUSAGE_CHILDREN)
     lines = [f"{'where the time went':<24}{'steps':>6}{'seconds':>9}"]
     lines += [f"{stage:<24}{steps:>6}{seconds:>9.0f}" for stage, steps, seconds in stages]
@@ -283,8 +295,8 @@ def expected(steps: collections.Counter, jobs: int, processes: int, protocol: st
     words, own, shipped = f"{steps.total()} steps", known_times(artefacts.OUTPUTS / TIMES), known_times(CARDS / TIMES)
     tables = [table[table["protocol"] == protocol].set_index("stage")["seconds"] for table in own or shipped]
     if not tables or (known := tables[0]).empty:
-        return f"{words}; how long, no run of the protocol '{protocol}' has shown yet"
+        return f"{words}; no estimate, as the protocol '{protocol}' has not been run yet"
     seconds = sum(number * known.get(stage, known.mean()) for stage, number in steps.items())
-    whose = "of the last run" if own else "that ship with the project"
+    whose = "of the last run" if own else "shipped with the project"
     minutes = (seconds + jobs * known.get(STARTING, 0)) / processes / 60
     return f"{words}, about {max(1, round(minutes))} min, going by the times {whose}"

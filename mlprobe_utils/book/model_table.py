@@ -17,19 +17,19 @@ BYTES = {"float32": 4, "bfloat16": 2}  # of a parameter
 
 
 def model_table(cards: Iterable[ModelCard], of_run: Sequence[str]) -> Table:
-    """A row a card (a miniature's as `recipe.described` completes it); those of this run come first, with a link to
+    """A row per card (a miniature's as `recipe.described` completes it); those of this run come first, with a link to
     their page. Raises InputError for a `base` that is neither a card nor a hub id."""
     places, rows = {slug: place for place, slug in enumerate(of_run)}, []
     for card in sorted(cards, key=lambda card: (places.get(card.slug, len(places)), card.name)):
         name = html.escape(card.name)
         link = f'<a href="{model_page(card.slug)}.html">{name}</a>'
         rows.append({"model": link if card.slug in places else name} | facts(card))
-    caption = "The models that have a card; a link leads to the page of a model of this run."
+    caption = "All models with a card; those of this run link to their page."
     return captioned(pd.DataFrame(rows), caption)
 
 
 def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
-    """What a user of each model meets first, a row a card: access, size, pixels, thoughts, licence and notes."""
+    """What a user should know of each model, a row per card: access, size, pixels, thoughts, licence and notes."""
     rows = []
     for card in cards:
         count, memory, most = parameters_of(card), gibibytes(card), card.max_new_tokens
@@ -38,13 +38,13 @@ def first_met(cards: Iterable[ModelCard], protocol: Protocol) -> Table:
             "model": card.name,
             "access": "gated: accept its terms" if card.gated else "open",
             "size": ", ".join(filter(None, [count and short(count), memory and f"{memory} in {card.precision}"])),
-            "reads an image at": pixels_read(card, protocol.images) or f"at most {protocol.images.max_pixels:,} pixels",
-            "an answer": f"thinks: up to {most:,} tokens, {times:.0f} times the protocol's" if most else "at once",
+            "image size": pixels_read(card, protocol.images) or f"at most {protocol.images.max_pixels:,} pixels",
+            "answer": f"thinks first: up to {most:,} tokens, {times:.0f} times the protocol's" if most else "direct",
             "licence": card.licence or "not stated",
-            "to know": "; ".join(card.notes or []),
+            "notes": "; ".join(card.notes or []),
         }
         rows.append({name: html.escape(text) for name, text in known.items()})
-    caption = f"From the model cards; pixels and answers under the protocol '{protocol.slug}'."
+    caption = f"From the model cards; image sizes and answers for the protocol '{protocol.slug}'."
     return captioned(pd.DataFrame(rows), caption)
 
 
@@ -62,12 +62,12 @@ def pixel_words(cards: Iterable[ModelCard], images: Images) -> str:
     side = images.square_side
     given = f"{side} × {side} pixels" if side else f"at most {images.max_pixels:,} pixels, proportions kept"
     others = [f"{card.name}, {own}" for card in cards if (own := pixels_read(card, images))]
-    words = f"; read at another size: {'; '.join(others)}" if others else ""
-    return f"Every model is given images of {given}{words}."
+    words = f"; resized by the model: {'; '.join(others)}" if others else ""
+    return f"All models receive images of {given}{words}."
 
 
 def card_table(card: ModelCard) -> Table:
-    """One card, a row a fact. Raises InputError as `model_table` does."""
+    """One card, a row per fact. Raises InputError as `model_table` does."""
     slug, revision = html.escape(card.slug), html.escape(card.revision or "")
     known = pd.Series({"slug": slug, "revision": revision} | facts(card), name=html.escape(card.name))
     return captioned(known[known != ""].rename_axis("").reset_index(), f"From data/models/{slug}.yml.")
@@ -78,7 +78,7 @@ def facts(card: ModelCard) -> dict[str, str]:
     where the card gives nothing. Raises InputError as `model_table` does."""
     count, memory = parameters_of(card), gibibytes(card)
     of_card = card.base and "/" not in card.base  # else a hub id
-    source = "a folder of the machine that made this page" if _folder(card).is_dir() else card.source
+    source = "a local folder" if _folder(card).is_dir() else card.source
     to_run = [card.precision, memory and f"{memory} of weights"]  # no precision: the protocol's
     to_run += [card.max_pixels and f"at most {card.max_pixels:,} pixels", card.gated and "gated"]
     texts = {
@@ -88,9 +88,9 @@ def facts(card: ModelCard) -> dict[str, str]:
         "connector": card.connector,
         "LLM": card.llm,
         # lines break between, not within
-        "to run it": ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in to_run if text),
+        "requirements": ", ".join(text.replace(" ", "\N{NO-BREAK SPACE}") for text in to_run if text),
         "licence": card.licence,
-        "source": f"made here, in place of {card.miniature_of}" if card.made_by else source,
+        "source": f"trained here, in place of {card.miniature_of}" if card.made_by else source,
     }
     items = "".join(f"<li>{html.escape(stage)}</li>" for stage in card.training_stages or [])
     stages = f'<ol style="min-width:min(32em,50vw);margin:0">{items}</ol>' if items else ""

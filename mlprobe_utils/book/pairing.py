@@ -42,8 +42,8 @@ def _sync(script: Path, kept: Collection[Path]) -> None:
         try:
             nbformat.validate(notebook := nbformat.reads(path.read_text("utf-8"), 4))
         except (ValueError, AttributeError, nbformat.ValidationError) as error:
-            mend = "delete it, and it is made again from its script"
-            raise InputError(f"{relative(path)} is no notebook ({error}): {mend}") from error
+            mend = "delete it, and it is recreated from its script"
+            raise InputError(f"{relative(path)} is not a notebook ({error}): {mend}") from error
         before = jupytext.writes(notebook, "ipynb")
         notebook.cells = [cell for cell in notebook.cells if not OF_PAPERMILL & {*cell.metadata.get("tags", [])}]
         as_script = jupytext.writes(NotebookNode(notebook | {"metadata": source.metadata}), PERCENT, config=settings)
@@ -55,7 +55,7 @@ def _sync(script: Path, kept: Collection[Path]) -> None:
             if other:
                 times = [f"{relative(file)} ({datetime.fromtimestamp(file.stat().st_mtime):%F %T})" for file in held]
                 ways = [f"`python -m mlprobe_utils notebooks --keep {relative(file)}`" for file in held]
-                found = f"{' and '.join(times)} differ, and both may hold changes"
+                found = f"{' and '.join(times)} differ, and both may contain changes"
                 raise InputError(f"{found}: keep one, and lose the other's, with {' or '.join(ways)}")
             if newest == path:
                 source = edited

@@ -37,10 +37,10 @@ def provenance_box(
     execution = {
         "executed at": page["made_at"],
         "duration (s)": page["seconds"],
-        "peak memory of the kernel (MiB)": page["peak_memory_mib"],
+        "peak memory (MiB)": page["peak_memory_mib"],
         "commit": page["commit"],
-        "seed of the split": protocol.splits.seed,
-        "seeds of the runs": ", ".join(map(str, range(protocol.fine_tuning.runs))),
+        "split seed": protocol.splits.seed,
+        "run seeds": ", ".join(map(str, range(protocol.fine_tuning.runs))),
     }
     versions = pd.DataFrame([*made["versions"]]).reindex(columns=[*page["versions"]])
     packages = {"package": page["versions"].keys(), "this page": page["versions"].values()}
@@ -50,12 +50,12 @@ def provenance_box(
     command = [python, "-m", "mlprobe_utils", "chapter", script_of(name).stem, f"{name}.ipynb"]
     command = shlex.join([*command, "--parameters", json.dumps(parameters, ensure_ascii=False)])
     sections = {
-        "Run this page again": "<p>In a shell, from the project's root:</p>"
+        "Run this page again": "<p>In a shell, in the project's root folder:</p>"
         f"<pre><code>{html.escape(command)}</code></pre>",
         "This execution": table_html(pd.DataFrame(execution.items(), columns=["execution", "value"])),
         "Cards and data": table_html(pd.DataFrame([_row(card, records) for card in cards])),
-        "Artefacts behind this page": "<p>Made before it, perhaps at other commits; a commit that ends in -dirty had "
-        f"changes that were not committed.</p>{table_html(_summary(made))}",
+        "Artefacts behind this page": "<p>Made earlier, possibly at other commits; -dirty marks a checkout with "
+        f"uncommitted changes.</p>{table_html(_summary(made))}",
         "Packages": table_html(pd.DataFrame(packages)),
     }
     body = "".join(f"<h3>{title}</h3>{content}" for title, content in sections.items())
@@ -73,7 +73,7 @@ def _row(card: Card | ImageSet, records: dict[Path, dict]) -> dict[str, str]:
         read_as = _distinct(pd.Series([_words(record["reading"]) for record in made if "reading" in record]))
     name = card.title if isinstance(card, Protocol) else card.name
     own = {"kind": card.in_words, "slug": card.slug, "name": name, "card": card.content_hash[:DIGITS]}
-    return own | {"content": content, "read as": read_as}
+    return own | {"content": content, "loaded with": read_as}
 
 
 def _words(loading: dict) -> str:
@@ -92,19 +92,19 @@ def _kind(folder: Path) -> str:
 
 
 def _summary(made: pd.DataFrame) -> pd.DataFrame:
-    """One row a kind of artefact, the first made first; a peak that was not recorded is left empty."""
+    """One row per kind of artefact, the first made first; a peak that was not recorded is left empty."""
     made = made.astype(dict.fromkeys(("peak_memory_mib", "accelerator_peak_memory_mib"), float))
     columns = {
-        "how many": ("seconds", "size"),
+        "count": ("seconds", "size"),
         "first made": ("made_at", "min"),
         "last made": ("made_at", "max"),
-        "seconds in total": ("seconds", "sum"),
-        "highest peak memory (MiB)": ("peak_memory_mib", "max"),
+        "total seconds": ("seconds", "sum"),
+        "peak memory (MiB)": ("peak_memory_mib", "max"),
         "commits": ("commit", _distinct),
     }
     if made["accelerator"].notna().any():
         columns["accelerators"] = ("accelerator", _distinct)
-        columns["highest peak on one (MiB)"] = ("accelerator_peak_memory_mib", "max")
+        columns["accelerator peak memory (MiB)"] = ("accelerator_peak_memory_mib", "max")
     return made.groupby("artefact").agg(**columns).reset_index().sort_values("first made")
 
 

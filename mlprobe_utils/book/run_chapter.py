@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from mlprobe_utils.common.errors import InputError, of_file_system
 from mlprobe_utils.common.files import atomic_write, inventory, write_record
 from mlprobe_utils.common.progress import step
 from mlprobe_utils.pipeline import artefacts
+from mlprobe_utils.pipeline.cards import load_model_card
 from mlprobe_utils.pipeline.configuration import Run, models_of
 from mlprobe_utils.pipeline.stages import NOTEBOOK
 
@@ -38,6 +40,9 @@ def run_chapter(name: str, parameters: dict, output: Path, kernel: KernelManager
     notebook = jupytext.read(script)
     if any(tag.startswith(NEEDS) for cell in notebook.cells for tag in cell.metadata.get("tags", [])):
         leave_out(notebook, models_of(parameters.get("models", [])))
+    if name == book_pages.OF_A_MODEL:  # its own heading stands for any model
+        title = load_model_card(*parameters["models"]).name
+        notebook.cells[0].source = re.sub("^# .*", f"# {title}", notebook.cells[0].source)
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     try:

@@ -1,8 +1,14 @@
-"""The book's Sphinx extension: formulas as MathML, definitions, downloads, keyboard access, written at the build."""
+"""The book's Sphinx extension: notebooks as pages, formulas as MathML, definitions, downloads, keyboard access.
+
+Notebooks are CommonMark, which every program for notebooks shows. What only a book has is added when a page is read: a
+link to the glossary shows the definition, one to the bibliography becomes a citation, and the cell tagged `answer`, the
+last that is computed, stands below the question."""
 
 import html
+import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 from docutils import nodes
@@ -16,6 +22,9 @@ from mlprobe_utils.common.files import hash_of
 from mlprobe_utils.pipeline.code import code_hash
 
 SCROLLING = 'class="pst-scrollable-table-container"'
+ANSWER = "answer"
+LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./book/)?([\w-]+)\.(?:md|ipynb)(?:#([\w-]+))?\)")
+DEFINED = re.compile(r"^(\S.*)\n  \S", re.MULTILINE)  # a term of the glossary, above its indented definition
 TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')
 logger = logging.getLogger(__name__)
 
@@ -23,8 +32,10 @@ logger = logging.getLogger(__name__)
 def setup(app) -> dict:
     app.add_config_value("comments_config", {}, "")  # Jupyter Book sets it for an extension that no page needs
     app.add_html_math_renderer("mathml", (visit_formula, None), (visit_formula, None))
+    app.connect("source-read", make_page)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
+    app.connect("html-page-context", describe)
     app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
     # when this code, a static file or a definition changes, all pages have to be rebuilt; Sphinx would not by itself
     shared = sorted(path for path in Path(app.confdir, "_static").rglob("*") if path.is_file())
@@ -33,10 +44,42 @@ def setup(app) -> dict:
     return {"env_version": version, "parallel_read_safe": False}
 
 
+def make_page(app, page: str, source: list[str]) -> None:
+    """Turns the CommonMark of a notebook into the book's MyST, and puts its answer below its question."""
+    if Path(app.env.doc2path(page)).suffix != ".ipynb":
+        return
+    notebook, terms = json.loads(source[0]), DEFINED.findall(Path(app.srcdir, "glossary.md").read_text())
+    linked = partial(_role, app.env, {slug(term): term for term in terms}, "../" * page.count("/"))
+    is_answer = lambda cell: ANSWER in cell["metadata"].get("tags", ())  # noqa: E731
+    notebook["cells"][1:] = sorted(notebook["cells"][1:], key=is_answer, reverse=True)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = LINK.sub(linked, "".join(cell["source"]))
+        for output in cell.get("outputs", ()):
+            if text := output.get("data", {}).get("text/markdown"):
+                output["data"]["text/markdown"] = LINK.sub(linked, "".join(text))
+    source[0] = json.dumps(notebook)
+
+
+def slug(term: str) -> str:
+    """How a link to the glossary names a term: `image-token`."""
+    return "-".join(term.lower().split())
+
+
+def _role(env, terms: dict[str, str], up: str, link: re.Match) -> str:
+    text, page, anchor = link.groups()
+    if page == "glossary" and anchor:
+        return f"{{term}}`{text} <{terms.get(anchor, anchor)}>`"  # a term that is not there is Sphinx's warning
+    if page == "bibliography" and anchor:
+        return f"{{cite:t}}`{anchor}`" if text.endswith(")") else f"{{cite:author}}`{anchor}`, {{cite:year}}`{anchor}`"
+    return f"[{text}]({up}{env.doc2path(page, base=False)}{f'#{anchor}' if anchor else ''})"
+
+
 def visit_formula(translator, node: nodes.math | nodes.math_block) -> None:
     """A formula as MathML, a displayed one with its number. What cannot be converted is a warning: the build fails."""
     tag, display = ("span", "inline") if isinstance(node, nodes.math) else ("div", "block")
-    translator.body.append(translator.starttag(node, tag, "", CLASS="math"))
+    reached = {} if tag == "span" else {"tabindex": "0"}  # a wide one scrolls
+    translator.body.append(translator.starttag(node, tag, "", CLASS="math", **reached))
     if node.get("number"):
         translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
         translator.add_permalink_ref(node, "Link to this equation")
@@ -70,6 +113,18 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'
     context["body"] = TERM.sub(lambda link: told.format(link, html.escape(app.env.definitions[link[2]])), body)
+
+
+def describe(app, page: str, template: str, context: dict, doctree) -> None:
+    """What search engines and messengers show of a page: its title, and its first paragraph."""
+    paragraph = doctree and doctree.next_node(nodes.paragraph)
+    words = " ".join(paragraph.astext().split()) if paragraph else app.config.html_title
+    title = re.sub("<[^>]+>", "", context.get("title", ""))
+    properties = {"og:title": title, "og:description": words, "og:type": "article", "og:site_name": app.config.project}
+    tags = [f'<meta property="{name}" content="{html.escape(text)}">' for name, text in properties.items()]
+    context["metatags"] = context.get("metatags", "") + "".join(
+        [f'<meta name="description" content="{html.escape(words)}">', *tags]
+    )
 
 
 def complete_buttons(app, page: str, template: str, context: dict, doctree) -> None:

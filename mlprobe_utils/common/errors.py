@@ -38,5 +38,5 @@ def of_file_system(error: Exception, place: str | os.PathLike) -> InputError | N
     named = re.search(r": (['\"])(.+)\1$", str(error))
     where = f"{named[2] if named else os.fspath(place)}: {os.strerror(number)}"
     if number in NO_ROOM:
-        return InputError(f"{where}: make room (disk, quota or limit on file sizes), and the same command goes on")
-    return InputError(f"{where}: correct the path, or the rights there") if number in NO_ACCESS else None
+        return InputError(f"{where}: free some space (disk, quota or file size limit), and the same command continues")
+    return InputError(f"{where}: check the path and its permissions") if number in NO_ACCESS else None

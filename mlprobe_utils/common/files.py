@@ -110,14 +110,14 @@ def damage(folder: Path, files: Inventory | None, every_byte: bool = False) -> s
     """What is wrong with a folder, in words; empty where its files are those of its inventory. Bytes are read where the
     time is another, which is noted in `files`, or if `every_byte`."""
     if files is None:
-        return "its list of files is not there, or not as it was written"
+        return "its list of files is missing or was changed"
     for name, (size, time, content) in files.items():
         try:
             status = (folder / name).stat()
             if status.st_size != size:
                 return f"{name} has {status.st_size} of {size} bytes"
             if (every_byte or status.st_mtime_ns != time) and file_hash(folder / name) != content:
-                return f"{name} is not as it was written"
+                return f"{name} was changed after it was written"
         except OSError as error:
             return f"{name}: {error.strerror}"
         files[name][1] = status.st_mtime_ns
@@ -135,13 +135,13 @@ def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
             lock.acquire(timeout=0)
         except Timeout:
             if not wait:
-                raise InputError(f"another `make book` is at work on {what}: wait for it, or stop it") from None
-            say(f"waiting: another process is at work on {what}")
+                raise InputError(f"another `make book` is working on {what}: wait for it, or stop it") from None
+            say(f"waiting: another process is working on {what}")
             lock.acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
-        mend = "set MLPROBE_OUTPUTS to a folder on a file system that has locks"
+        mend = "set MLPROBE_OUTPUTS to a folder on a file system with locks"
         raise InputError(f"{what}: no lock {lock.lock_file} ({error.strerror}): {mend}") from error
     try:
         yield
@@ -175,17 +175,17 @@ def claimed(folder: str | Path, made_from: dict) -> Iterator[Path]:
             except ValueError as error:
                 raise InputError(f"{record} is damaged: empty the folder, or give another") from error
             if other := [key for key in wanted if there.get(key) != wanted[key]]:
-                found = f"{folder} holds a result of other {' and '.join(other)}"
+                found = f"{folder} holds a result for other {' and '.join(other)}"
                 raise InputError(f"{found}: give another folder, or empty it")
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise InputError(f"{folder} holds something else: give a folder that is empty or not there yet")
+            raise InputError(f"{folder} holds something else: give an empty or new folder")
         else:
             atomic_write(record, json.dumps(wanted, indent=1))
         if files.is_file():
             if (listed := read_record(files)) is None:
                 raise InputError(f"{files} is damaged: empty the folder, or give another")
             if wrong := damage(folder, listed):
-                say(f"{folder} is damaged, and made again: {wrong}")
+                say(f"{folder} is damaged and will be recomputed: {wrong}")
                 for path in (files, *(folder / name for name in listed if name != MADE_FROM)):
                     path.unlink(missing_ok=True)
         yield folder

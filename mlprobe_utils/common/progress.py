@@ -1,4 +1,4 @@
-"""Progress: one line a finished step on stderr, with how many are left; in a notebook, bars. `make book` sets
+"""Progress: one line per finished step on stderr, with how many are left; in a notebook, bars. `make book` sets
 MLPROBE_STEPS to the number of steps of all processes, MLPROBE_PROGRESS to a file of finished ones."""
 
 import contextlib

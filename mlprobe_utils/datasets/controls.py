@@ -106,7 +106,7 @@ def reference_rows(image_set: ImageSet, split_rule: str) -> pd.DataFrame:
     counts = training["option"].value_counts()
     if counts.min() < 2:
         where = f"split '{split_rule}' of '{image_set.card.slug}'"
-        raise InputError(f"{where}: the reference needs two train images of each class, found {counts.to_dict()}")
+        raise InputError(f"{where}: the reference needs two training images per class, found {counts.to_dict()}")
     pixels = map(image_set.pixels, [*training.index, *tested.index])
     grey = [Image.fromarray(own).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX) for own in pixels]
     features = image_features(np.stack([np.asarray(image, np.float32) for image in grey]))

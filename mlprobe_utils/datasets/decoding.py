@@ -22,7 +22,7 @@ LEVELS = (255, 4095, 65535)  # the largest value of 8, 12 and 16 bits
 HASH_SIDE = 16  # 16 x 16 = 256 bits: 64 bits do not tell one chest film from another (see components.py)
 THUMBNAIL_SIDE = 32  # pixels
 MOST_TIMES = 200  # the other side's length: processors of Qwen's and Hulu-Med's models refuse a longer image
-SAVE = "save it anew, as PNG without metadata"
+SAVE = "save it again, as PNG without metadata"
 MEND = f"download it again, or {SAVE}"
 
 
@@ -45,14 +45,14 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
     """Reads the header of an image or of a frame. InputError for none of FORMATS, no such frame, too many pixels."""
     if not data:
         raise InputError(f"{name} is empty, 0 bytes: download it again")
-    with _decoding(name, f"is no readable image of {', '.join(FORMATS)}"):
+    with _decoding(name, f"is not a readable image of {', '.join(FORMATS)}"):
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         except Image.DecompressionBombError as error:
             limits = f"decode_limit ({decode_limit} pixels) or Pillow's own limit"
             raise InputError(f"is larger than {limits}: reduce the image ({error})") from error
         if frame >= (frames := getattr(image, "n_frames", 1)):
-            raise InputError(f"has {frames} frames: there is none of number {frame}, which the data card names")
+            raise InputError(f"has {frames} frames, but no number {frame}, which the data card names")
         if frame:
             image.seek(frame)
     pixels = image.width * image.height
@@ -65,13 +65,13 @@ def open_image(data: bytes, name: str, decode_limit: int, frame: int = 0) -> Ima
 
 def check_sides(size: tuple[int, int], name: str) -> None:
     if max(size) > MOST_TIMES * min(size):
-        found = f"{name} is {size[0]} x {size[1]} pixels, one side more than {MOST_TIMES} times the other"
+        found = f"{name} is {size[0]} x {size[1]} pixels, with one side more than {MOST_TIMES} times the other"
         raise InputError(f"{found}, which models refuse: crop it, or leave it out (leave_out)")
 
 
 def read_rgb(image: Image.Image, name: str) -> Image.Image:
     """Decodes an opened image (`to_rgb`). Raises InputError for one that is cut short, damaged or of fractions."""
-    with _decoding(name, "is cut short or damaged"):
+    with _decoding(name, "is truncated or damaged"):
         image.load()
         return to_rgb(image)
 
@@ -98,7 +98,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     except Exception as error:  # it writes the EXIF data anew, and raises whatever comes of a broken entry
         raise InputError(f"has EXIF data that cannot be read ({error}): {SAVE}") from error
     if image.mode == "F":
-        raise InputError("holds fractions, of unknown range: convert it to 8 or 16 bits")
+        raise InputError("holds fractions of unknown range: convert it to 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.asarray(image).astype(np.int64) * LEVELS[0] // levels(image)
         return Image.fromarray(grey.clip(0, LEVELS[0]).astype(np.uint8)).convert("RGB")

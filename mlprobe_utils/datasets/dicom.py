@@ -14,7 +14,7 @@ class _Reader(ImageFile.StubHandler):
         try:
             from pydicom import dcmread
         except ImportError as error:
-            raise InputError(f"is a DICOM file, and pydicom, which reads it, is not installed: {EXTRA}") from error
+            raise InputError(f"is a DICOM file, but pydicom is not installed: {EXTRA}") from error
         image.fp.seek(0)
         header = dcmread(image.fp, stop_before_pixels=True)
         if "Rows" not in header:
@@ -37,7 +37,7 @@ class _Reader(ImageFile.StubHandler):
             stored = pixel_array(dataset, index=image.frame)
         except (NotImplementedError, RuntimeError) as error:
             syntax = dataset.file_meta.TransferSyntaxUID.name
-            wrong = f"is a DICOM file compressed as {syntax}, which a decoder has to read"
+            wrong = f"is a DICOM file compressed as {syntax}, which needs a decoder"
             raise InputError(f"{wrong}: {DECODERS}") from error
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
             stored = apply_color_lut(stored, dataset) >> 8

@@ -36,7 +36,7 @@ class FileTree:
     def __init__(self, root: Path):
         self.root = Path(root)
         if not self.root.exists():
-            raise InputError(f"the data folder {root} does not exist: give the folder that holds the release")
+            raise InputError(f"the data folder {root} does not exist: give the folder of the release")
         self.name = "" if self.root.is_file() else self.root.resolve().name
 
     @cached_property
@@ -66,7 +66,7 @@ class FileTree:
         try:
             return pd.read_csv(io.BytesIO(self.read(path)), **options)
         except ValueError as error:  # as are those of pandas' parser and of decoding
-            raise InputError(f"{self.source(path)} is no table of text ({error}): download it again") from error
+            raise InputError(f"{self.source(path)} is not a text table ({error}): download it again") from error
 
     def source(self, path: str) -> str:
         """The file's place on disk or in a zip, for error messages."""
@@ -97,7 +97,7 @@ class FileTree:
         """Path in the tree, place and status of every file on disk, without junk."""
         if self.root.is_file():
             if not _is_packed(self.root.name):
-                raise InputError(f"{self.root} is a file: give the folder that holds the images, or its zip")
+                raise InputError(f"{self.root} is a file: give the folder of the images, or its zip")
             check_names([self.root])
             return [(self.root.name, self.root, self.root.stat())]
 
@@ -107,7 +107,7 @@ class FileTree:
             if _is_junk(*inside.parts):
                 continue
             if place.is_symlink() and (place.is_dir() or not place.resolve().is_relative_to(self.root.resolve())):
-                raise InputError(f"{place} is a link to a folder or out of {self.root}: put the files there")
+                raise InputError(f"{place} is a link to a folder or outside of {self.root}: put the files there")
             if place.is_file():
                 files.append((inside.as_posix(), place, place.stat()))
             elif not place.is_dir() or not os.access(place, os.R_OK | os.X_OK):
@@ -130,7 +130,7 @@ def _zip_files(zipped: Path | _File, parent: PurePosixPath, depth: int = 1) -> I
     try:
         archive = zipfile.ZipFile(io.BytesIO(inner.read()) if inner else zipped)
     except Exception as error:
-        raise InputError(f"{name} is no zip or a damaged one ({error}): download it again") from error
+        raise InputError(f"{name} is not a zip, or a damaged one ({error}): download it again") from error
     for entry in archive.infolist():
         path = _safe_path(name, entry)
         if entry.is_dir() or path == PurePosixPath(".") or _is_junk(*path.parts):
@@ -151,7 +151,7 @@ def _array_files(file: Path, parent: PurePosixPath) -> Iterator[tuple[str, _File
         with file.open("rb") as opened, np.load(opened) as arrays:  # which leaves a damaged file open
             loaded = {name: arrays[name] for name in arrays.files}
     except Exception as error:
-        raise InputError(f"{file} is no file of plain arrays ({error}): download it again") from error
+        raise InputError(f"{file} is not a file of plain arrays ({error}): download it again") from error
     splits = [name.removesuffix("_images") for name in loaded if name.endswith("_images")]
     if not splits:
         raise InputError(f"{file} holds {', '.join(loaded) or 'nothing'}: expected <split>_images and <split>_labels")
@@ -161,7 +161,7 @@ def _array_files(file: Path, parent: PurePosixPath) -> Iterator[tuple[str, _File
             kind = f"{images.dtype} {list(images.shape)}"
             raise InputError(f"{file}: {split}_images is {kind}, expected uint8 [images, height, width(, 3)]")
         if labels.shape not in ((len(images),), (len(images), 1)):
-            raise InputError(f"{file}: {split}_labels is {list(labels.shape)}, expected one label an image")
+            raise InputError(f"{file}: {split}_labels is {list(labels.shape)}, expected one label per image")
         for number, (image, label) in enumerate(zip(images, labels.reshape(-1).tolist(), strict=True)):
             path = f"{split}/{label}/{number:06d}.png"
             yield str(parent / path), _File(f"{file}: {path}", image.nbytes, partial(_png, image))
@@ -178,7 +178,7 @@ def _safe_path(name: str, entry: zipfile.ZipInfo) -> PurePosixPath:
     outside = path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", entry.filename)
     problems = {
         "has no name": not entry.filename,
-        "leads out of the folder": outside,
+        "points outside the folder": outside,
         "is a link": stat.S_ISLNK(entry.external_attr >> 16),
         "is encrypted": entry.flag_bits & 0x1,
         f"claims {entry.file_size} bytes, more than {ENTRY_LIMIT}": entry.file_size > ENTRY_LIMIT,

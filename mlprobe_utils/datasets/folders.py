@@ -31,7 +31,7 @@ def list_images(
     paths, left_out = without(tree.paths, leave_out)
     tables = [path for path in paths if PurePosixPath(path).name in TABLES]
     if not (images := [path for path in paths if path not in tables]):
-        raise InputError(f"{tree.root} holds no images: put them there, in a folder for each class")
+        raise InputError(f"{tree.root} holds no images: put them there, in one folder per class")
     table = pd.DataFrame({"image": images})
     if tables:
         listed = pd.concat([_listed(tree, path, columns or {}) for path in tables], ignore_index=True)
@@ -39,7 +39,7 @@ def list_images(
         named, there = {*listed["image"]}, {*images}
         problems = {
             "listed twice": listed["image"][listed["image"].duplicated()].unique(),
-            "listed and not there": sorted(named - there),
+            "listed but missing": sorted(named - there),
             "not listed": sorted(there - named),
         }
         if found := [f"{_several(files, 'file')} {words}" for words, files in problems.items() if len(files)]:
@@ -89,7 +89,7 @@ def _table(tree: FileTree, path: str) -> pd.DataFrame:
             return pd.read_parquet(io.BytesIO(data), dtype_backend="numpy_nullable")
         return pd.DataFrame([json.loads(line) for line in data.decode().splitlines() if line.strip()], dtype=object)
     except (ValueError, OSError) as error:
-        raise InputError(f"{tree.source(path)} is no table of images ({error}): write it again") from error
+        raise InputError(f"{tree.source(path)} is not a table of images ({error}): write it again") from error
 
 
 def read_folders(images: list[str], where: str | PurePosixPath, labelled: bool = True) -> pd.DataFrame:
@@ -101,12 +101,12 @@ def read_folders(images: list[str], where: str | PurePosixPath, labelled: bool =
     tops = {own[0] for own in folders if own}
     splits = {top for top in tops if top.casefold() in SPLIT_NAMES}
     if labelled and splits and (other := sorted(tops - splits)):
-        raise InputError(f"the folder {other[0]!r} lies beside {min(splits)!r}: call splits train, validation and test")
+        raise InputError(f"the folder {other[0]!r} is beside {min(splits)!r}: call splits train, validation and test")
     in_splits = splits == tops and all(folders)
     depth = 1 if in_splits else 0
     if labelled and (loose := [image for image, own in zip(images, folders, strict=True) if len(own) <= depth]):
         mend = f"move them, or name their labels in a {TABLES[0]}"
-        raise InputError(f"{where}: {_several(loose, 'file')} in no folder of a class: {mend}")
+        raise InputError(f"{where}: {_several(loose, 'file')} outside the class folders: {mend}")
     split = [own[0] if in_splits and tops else None for own in folders]
     label = [own[depth] if len(own) > depth else None for own in folders]
     return pd.DataFrame({"image": images, "label": label, "split": split, "patient": None})

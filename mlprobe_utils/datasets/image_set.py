@@ -1,4 +1,4 @@
-"""An image set as built: its manifest (one row an image) and its working copies."""
+"""An image set as built: its manifest (one row per image) and its working copies."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +53,7 @@ class ImageSet:
     """An image set as built; `image_set[i]` is `pixels(i)`."""
 
     card: Release
-    manifest: pd.DataFrame  # one row an image, schema MANIFEST
+    manifest: pd.DataFrame  # one row per image, schema MANIFEST
     data_hash: str  # of images, labels, both splits, the working copies' settings and the template
     report: dict
     folder: Path

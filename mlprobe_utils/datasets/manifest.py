@@ -1,4 +1,4 @@
-"""From an image set as it is released, in one of LAYOUTS, to its manifest: one row an image, with a working copy."""
+"""From an image set as it is released, in one of LAYOUTS, to its manifest: one row per image, with a working copy."""
 
 import csv
 import json
@@ -77,7 +77,7 @@ def read_folder(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, 
 
 
 def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Lists the images of the card's release, sorted: of the shallowest folder of the right name. One row an image:
+    """Lists the images of the card's release, sorted: of the shallowest folder of the right name. One row per image:
     image (its path from there, posix), path (in the tree), label, official_split (train, val, test or null), patient
     (or null); and how many files patterns left out. InputError for what is missing, there twice, or does not fit."""
     layout, found = LAYOUTS[card.layout], []
@@ -97,7 +97,7 @@ def read_release(tree: FileTree, card: Release) -> tuple[pd.DataFrame, dict[str,
     release, *others = sorted(folder for folder in found if len(folder.parts) == depth)
     if others:
         both = " and ".join(f"'{folder}'" for folder in (release, *others))
-        raise InputError(f"{card.slug} lies twice under {tree.root}: {both}: keep one, or give its folder as DATA")
+        raise InputError(f"{card.slug} occurs twice under {tree.root}: {both}: keep one, or give its folder as DATA")
     folder = release / layout.folder if layout.inner else release
     paths = [PurePosixPath(path) for path in tree.paths]
     files = [str(path.relative_to(folder)) for path in paths if path.is_relative_to(folder)]
@@ -121,7 +121,7 @@ def _chest_xray(tree: FileTree, release: PurePosixPath, table: pd.DataFrame) -> 
     series, number = found["normal"].fillna(found["type"]), found["film"].fillna(found["number"])
     for image in table["image"][series.isna()]:
         names = "IM-0001-0001.jpeg, NORMAL2-IM-0001-0001.jpeg, person1_bacteria_1.jpeg or the like"
-        raise InputError(f"{tree.source(str(release / image))} does not name its patient: expected {names}")
+        raise InputError(f"{tree.source(str(release / image))} does not contain its patient: expected {names}")
     return table.assign(patient=series + "-" + number)
 
 
@@ -146,7 +146,7 @@ def _covid_patients(tree: FileTree, stem: PurePosixPath) -> dict[str, str]:
     """Patient of every file name of one class; the metadata are a CSV whatever their ending."""
     path, *more = [path for path in tree.paths if PurePosixPath(path).with_suffix("") == stem] or [f"{stem}.csv"]
     if more:
-        raise InputError(f"the metadata lie twice under {tree.root}: {path} and {more[0]}: keep one")
+        raise InputError(f"the metadata occur twice under {tree.root}: {path} and {more[0]}: keep one")
     table = tree.table(path, encoding_errors="replace")
     table.columns = [column.lower().removeprefix("file ").removeprefix("image ") for column in table.columns]
     if not {"name", "patient id"} <= {*table.columns}:

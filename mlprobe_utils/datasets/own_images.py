@@ -32,7 +32,7 @@ class Images(Sequence):
     """Images with labels and splits: `images[i]` is uint8 [height, width, 3], RGB, decoded when it is needed.
 
     Attributes:
-        table: one row an image: image (its name), label, split (train, validation or test), patient (null: unknown).
+        table: one row per image: image (its name), label, split (train, validation or test), patient (null: unknown).
         clusters: int [images]; those of one patient, or of the very same file, have the same number.
         split_drawn: a sentence that says where the splits come from.
         data_hash: of all pictures.
@@ -76,7 +76,7 @@ def image_folder(
     validation_fraction: float | None = None,
     test_fraction: float = 0.2,
 ) -> Images:
-    """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files beside a table of them.
+    """Loads the images of a folder or zip: `<class>/*`, `<split>/<class>/*`, or any files with a table.
 
     >>> images = mp.image_folder(folder)
     >>> images.split_drawn
@@ -84,12 +84,12 @@ def image_folder(
 
     Splits are called train, val (or valid, validation) and test. A table is a `metadata.csv`, `.jsonl` or `.parquet`
     with the columns file_name and, if known, label, split and patient. MedMNIST's `.npz` files are read as folders.
-    Where there is no test split one is drawn, and validation out of train.
+    A missing test split is drawn, and so is validation, from train.
 
     Args:
-        columns: what the table calls them, such as {"label": "diagnosis"}.
-        leave_out: pattern or patterns of files that are no images of the set, such as "*_mask*".
-        accept: "patients" of several labels or splits, and "copies", files with the same bytes; refused otherwise.
+        columns: the table's names for these columns, such as {"label": "diagnosis"}.
+        leave_out: pattern or patterns of files to ignore, such as "*_mask*".
+        accept: "patients" in several labels or splits, and "copies" (files with equal bytes); otherwise refused.
         validation_fraction: share of the train images; None: as in the protocol `paper`.
         test_fraction: share of all images.
 
@@ -121,9 +121,9 @@ def image_list(
     >>> images[0].shape
     (8, 8, 3)
 
-    `labels`, `patients`, `splits` and `names` are one an image. Without labels all are test images; without names they
-    are called as their files, or by numbers. The other arguments and errors are those of `image_folder`. Raises
-    InputError also for an array of another type or shape, columns of another length, and a name that is there twice.
+    `labels`, `patients`, `splits` and `names` have one entry per image. Without labels all are test images; without
+    names they have those of their files, or numbers. The other arguments and errors are those of `image_folder`. Raises
+    InputError also for an array of another type or shape, columns of another length, and a name that occurs twice.
     """
     if not (count := len(pictures)):
         raise InputError("there are no images: give one or more")
@@ -136,7 +136,7 @@ def image_list(
     columns = dict(zip(COLUMNS, (names, labels, splits, patients), strict=True))
     for name, own in columns.items():
         if own is not None and len(own) != count:
-            raise InputError(f"{count} images, but {len(own)} of `{name}`: give one an image")
+            raise InputError(f"{count} images, but {len(own)} of `{name}`: give one per image")
     found = [_picture(own, str(name)) for own, name in zip(pictures, names, strict=True)]
     table = pd.DataFrame(columns, dtype=object).map(str, na_action="ignore").astype(object)
     return _images(found, table, accept, seed, validation_fraction, test_fraction)
@@ -175,7 +175,7 @@ def _images(
     """Checks names and labels, and draws the splits that are not given."""
     table["duplicate_group"] = table["sha256"] = [picture.sha256 for picture in pictures]
     if (twice := table["image"].duplicated()).any():
-        raise InputError(f"two images are called {table['image'][twice].iloc[0]}: give each a name of its own")
+        raise InputError(f"two images are named {table['image'][twice].iloc[0]}: give each a name of its own")
     if table["label"].isna().all():
         return Images(pictures, table.assign(split="test"), "no labels: all are test images")
     if (missing := table["label"].isna()).any():

@@ -91,9 +91,9 @@ class Release(Part):
 class Images(Part):
     """How an image becomes the working copy that models see."""
 
-    decode_limit: Count = Field(description="pixels; a larger image is refused before it is decoded")
-    max_pixels: Count = Field(description="of the working copy; larger images are reduced with their aspect kept")
-    square_side: Count | None = Field(None, description="squash to a square of this side instead (miniatures)")
+    decode_limit: Count = Field(description="pixels; larger images are refused before decoding")
+    max_pixels: Count = Field(description="of the working copy; larger images are reduced, keeping the aspect ratio")
+    square_side: Count | None = Field(None, description="resize to a square of this side instead (miniatures)")
 
 
 class Splits(Part):

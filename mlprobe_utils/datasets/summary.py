@@ -25,7 +25,7 @@ def origins(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def counts(image_sets: ImageSets) -> pd.DataFrame:
-    """Images found and released (null: not stated): one row a data set, class and official split."""
+    """Images found and released (null: not stated): one row per data set, class and official split."""
     rows = []
     for image_set in image_sets.values():
         found, released = (image_set.report[name] for name in ("found", "released"))
@@ -49,7 +49,7 @@ def file_facts(image_sets: ImageSets) -> pd.DataFrame:
 
 
 def split_sizes(image_sets: ImageSets) -> pd.DataFrame:
-    """Images in each split by both rules: one row a data set and rule."""
+    """Images in each split by both rules: one row per data set and rule."""
     return pd.DataFrame(
         {"data set": image_set.card.name, "split rule": rule}
         | image_set.manifest[f"split_{rule}"].value_counts().reindex(SPLITS, fill_value=0).to_dict()

@@ -1,17 +1,17 @@
-"""The failure modes (paper, section 4.2) as measurable statements: what is lost between fixed sites.
+"""The failure modes (paper, section 4.2) as testable statements: what is lost between fixed measurement points.
 
-What a module has truly lost, nothing behind it can have (data processing inequality: Cover and Thomas 2006, section
-2.8), but one pooling of a site, the mean of the image tokens or their places, may miss what the other finds, and a
-probe may decode a site badly that later sites show to be rich. So what counts is the most that is found before, by
-either pooling, against the most that is found after.
+Information that a module has lost cannot reappear downstream (data processing inequality: Cover and Thomas 2006,
+section 2.8), but one pooling, the mean of the image tokens or that by position, may miss what the other finds, and a
+probe may decode one point badly although later points are decodable. So a statement compares the best accuracy
+upstream, by either pooling, with the best accuracy downstream.
 
-The first three modes have a place: what was decodable is so no longer. A read-out gap is a symptom whose place is open:
-the class can be decoded, and is missing from what is read of it. A damage that keeps the class decodable and makes it
-unusable shows there, wherever it lies.
+The first three modes have a location: the class was decodable there and no longer is. A read-out gap is a symptom
+without a location: the class is decodable but does not reach the last token or the answer. Damage that leaves the class
+decodable but unusable shows up there, wherever it lies.
 
-Undamaged models lose something between the sites, too. A mode is named where a loss exceeds what they lose (Higgins,
-Thompson and Spiegelhalter 2009: the predictive distribution of a random-effects model), corrected for the number of
-statements made."""
+Undamaged models also lose something between the points. A mode is detected where a loss exceeds what they lose
+(Higgins, Thompson and Spiegelhalter 2009: the predictive distribution of a random-effects model), corrected for the
+number of statements."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -27,13 +27,13 @@ from mlprobe_utils.stats.paired import ALPHA, POWER, holm
 from mlprobe_utils.stats.resampling import Resamples, accuracy
 
 QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP = MODES
-WITH_PLACE = (QUALITY, FIDELITY, COMPREHENSION)  # modes that say where
-NAMED, RULED_OUT, UNDECIDED = "named", "ruled out", "not distinguishable on this many images"
+WITH_PLACE = (QUALITY, FIDELITY, COMPREHENSION)  # modes with a location
+NAMED, RULED_OUT, UNDECIDED = "detected", "ruled out", "inconclusive"
 TOWER, CONNECTOR, LLM = ((site, placed(site)) for site in ENDS_OF.values())  # by either pooling
 
 
 class Statement(NamedTuple):
-    """Something is lost: none of the sites `after` shows what can be decoded at one of the sites `before`."""
+    """Something is lost: what can be decoded at one of the points `before` cannot be decoded at any point `after`."""
 
     name: str
     mode: str
@@ -68,10 +68,10 @@ def losses(
     scope: str = RECIPE,
     statements: Sequence[Statement] = STATEMENTS,
 ) -> pd.DataFrame:
-    """What is lost between the sites of each statement: statement, mode, before (the site of most loss), after (the one
+    """Loss between the points of each statement: statement, mode, before (the point of most loss), after (the one
     where least of it is lost), value (the change between these two in percentage points), error (its standard error),
-    band_low and band_high (of the loss, simultaneous for all pairs of sites). A site that is not in `correct` is left
-    out before a loss, and so is a statement that has no other. Errors as `intervals`. `correct` is site -> whether each
+    band_low and band_high (of the loss, simultaneous for all pairs of points). A point that is not in `correct` is left
+    out before a loss, and so is a statement without others. Errors as `intervals`. `correct` is point -> whether each
     image of `resamples` is correct, bool [seeds, images], or [images] without seeds."""
     pairs = [(s, b, a) for s in statements for b in s.before if b in correct for a in s.after]
     sites = [*dict.fromkeys(site for _, *both in pairs for site in both)]
@@ -90,8 +90,8 @@ def losses(
 
 
 def undamaged(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of a laboratory's cases those without a fault. Runs that collapsed in their training, to one answer or to all but
-    one option, do not count: they have a read-out gap of their own."""
+    """Cases without a fault. Runs that collapsed in training, to one answer or to all but one option, do not count:
+    they have a read-out gap of their own."""
     return cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
 
 
@@ -100,7 +100,7 @@ def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
     <statement>` as of `losses`. Cases of one model are not independent, so that models count. InputError for fewer than
     two cases."""
     if len(undamaged) < 2:
-        found = f"what is lost without damage is measured on undamaged cases, found {len(undamaged)}"
+        found = f"the loss without damage is estimated from two undamaged cases or more, found {len(undamaged)}"
         raise InputError(f"{found}: run models of another family, too")
     models, found = undamaged["model"].nunique(), {}
     for name in NAMES:
@@ -125,7 +125,7 @@ def against_usual(lost: pd.DataFrame, known: Mapping[str, Usual], least: float) 
 def verdicts(table: pd.DataFrame) -> pd.DataFrame:
     """`against_usual` of all states of one table with p (Holm), over all rows; verdict (NAMED where it is below 5 %;
     RULED_OUT where the whole band lies short of the threshold); threshold (the loss from which on a single row of so
-    many is named) and detectable (the true loss that is named in 80 % of cases), percentage points."""
+    many is detected) and detectable (the true loss that is detected in 80 % of cases), pp."""
     critical = t.isf(ALPHA / max(len(table), 1), table["freedom"])
     threshold = table["usual"] + critical * table["deviation"]
     table = table.assign(threshold=threshold, detectable=threshold + norm.isf(1 - POWER) * table["error"])
@@ -135,7 +135,7 @@ def verdicts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def main_first(named: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `verdicts` that are named, the main one of each state before its others: modes that say where before
+    """The detected rows of `verdicts`, the main one of each state first: modes with a location before
     symptoms, and then by how much the loss exceeds the usual one."""
     order = named.assign(symptom=~named["mode"].isin(WITH_PLACE), excess=named["value"] + named["usual"])
     return named.loc[order.sort_values(["symptom", "excess"], kind="stable").index]

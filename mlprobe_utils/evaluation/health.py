@@ -22,7 +22,7 @@ from mlprobe_utils.evaluation.points import MODULES
 STAGE_NAMES = {"pretrained": "before fine-tuning", "finetuned": "after fine-tuning"}
 STATE = ["model", "dataset", "stage"]
 HEALTH = [f"FHS_{module}" for module in MODULES]
-SCORES = (*HEALTH, "P_final")  # of a profile, as the information flows
+SCORES = (*HEALTH, "P_final")  # of a profile, in forward order
 
 # The prior of a true curve, in shares of correct predictions: a level; a smooth change or none; and either nothing
 # else, or one sudden change (of a single point, or a step), or a rough change of all points. Sizes are standard
@@ -45,7 +45,7 @@ def health_score(performance: Sequence[float] | np.ndarray, penalty: float) -> f
     (ValueError). Of a module with one point it is the plain performance (GF 0, VP 1; audit, point 3)."""
     values = np.asarray(performance, dtype=float)
     if not values.size:
-        raise ValueError("a health score needs the performance at one point or more")
+        raise ValueError("a health score needs the performance at one or more points")
     if not (values > 0).all():
         raise ValueError(f"a health score needs positive performances, found {values.min()}")
     growth, volatility = health_factors(values, penalty)
@@ -67,7 +67,7 @@ def health_by_run(
     """Health score of every module's curve: STATE, run, module, points, end (percent), growth, volatility, health
     (percent). InputError for a metric of which less is better, or that is not positive at a point."""
     if metric in LESS_IS_BETTER:
-        raise InputError(f"metric '{metric}' has no health score: choose one of which more is better, such as accuracy")
+        raise InputError(f"metric '{metric}' has no health score: choose one where higher is better, such as accuracy")
     curves = probe_scores.assign(module=probe_scores["point"].str[0]).sort_values("point")
     curves = curves[(curves["pooling"] == pooling) & curves["module"].isin(MODULES)]
     keys, records = [*STATE, "run", "module"], []
@@ -75,7 +75,7 @@ def health_by_run(
         values = curve[metric].to_numpy(float)
         if not (values > 0).all():
             found = f"metric '{metric}' of {' '.join(map(str, key))} falls to {values.min()}"
-            raise InputError(f"{found}, and a health score needs more than 0: choose another, such as accuracy")
+            raise InputError(f"{found}, and a health score needs values above 0: choose another, such as accuracy")
         factors = health_factors(values, penalty)
         records.append([*key, len(values), values[-1], *factors, health_score(values, penalty)])
     return pd.DataFrame(records, columns=[*keys, "points", "end", "growth", "volatility", "health"])
@@ -117,7 +117,7 @@ def noise_covariance(correct: np.ndarray, counts: np.ndarray | None = None) -> n
     are shrunk towards the mean of all pairs that are as far apart, by the share that Schäfer and Strimmer (2005)
     derive, and negative eigenvalues become 0."""
     if (images := correct.shape[1]) < 2:
-        raise ValueError(f"correct has {images} images: the noise of a curve shows from two images on")
+        raise ValueError(f"correct has {images} images: the noise of a curve needs two or more")
     drawn = None if counts is None else correct.astype(float) @ counts.T / counts.sum(axis=1)
     sample = np.atleast_2d(np.cov(correct) / images if counts is None else np.cov(drawn))
     deviations = np.sqrt(np.diag(sample))

@@ -22,14 +22,14 @@ ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
 
 
 def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent, one row a combination of KEYS; `positives`: data set -> option, None for macro averages."""
+    """Metrics in percent, one row per combination of KEYS; `positives`: data set -> option, None for macro averages."""
     return scores_by(rows[rows["split"] == split], positives, KEYS)
 
 
 def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
-    """Metrics in percent of the final output, one row a model, data set, stage and run, with the share of images that
-    are `unparsed`, and whose `thought_cut` is the reason. An unparsed answer is wrong: it counts against the recall of
-    its class and towards no option's precision."""
+    """Metrics in percent of the final output, one row per model, data set, stage and run, with the share of images that
+    are `unparsed`, and whose `thought_cut` is why. Unparsed answers are incorrect: they count against the recall of
+    their class and towards no option's precision."""
     rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys)
     flags = {"unparsed": rows["parsed"].isna(), "thought_cut": rows["thought_cut"]}
@@ -58,12 +58,12 @@ def collapsed_in_words(rows: pd.DataFrame, names: Mapping[str, str]) -> str:
 
 
 def control_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of KEYS and control; memorisation's on train images."""
+    """Metrics in percent, one row per combination of KEYS and control; memorisation's on train images."""
     return scores_by(rows, positives, [*KEYS, "control"])
 
 
 def scores_by(rows: pd.DataFrame, positives: dict[str, str | None], keys: list[str]) -> pd.DataFrame:
-    """Metrics in percent, one row a combination of `keys`, nulls too: of the option that a generated text names, or of
+    """Metrics in percent, one row per combination of `keys`, nulls too: of the option that a generated text names, or
     the most probable one where there is no text."""
     records = []
     for dataset, own in rows.groupby("dataset", sort=False):

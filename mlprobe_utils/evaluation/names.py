@@ -1,4 +1,4 @@
-"""Names in rows and tables: the controls, the sites and failure modes of a diagnosis, the classifiers of figure 1."""
+"""Names in rows and tables: controls, measurement points and failure modes of a diagnosis, classifiers of figure 1."""
 
 from collections.abc import Iterable
 
@@ -17,13 +17,13 @@ IMAGE_TOKENS, LAST_TOKEN = "LLM's end, image tokens", "LLM's end, last token"
 
 
 def placed(site: str) -> str:
-    """The site where the places of the image tokens are read, not their mean."""
-    return f"{site}, places"
+    """The same measurement point, pooled by position instead of by the mean."""
+    return f"{site}, by position"
 
 
 TOWER_START = placed("vision tower's start")
 ENDS_OF = {"V": VISION_TOWER, "C": CONNECTOR, "L": IMAGE_TOKENS}
-PROBED_SITES = {  # site -> module and pooling of the probe, and whether it is the module's first or last point
+PROBED_SITES = {  # measurement point -> module and pooling of the probe, and the module's first (0) or last (-1) point
     TOWER_START: ("V", PLACES, 0),
     **{site: (module, "image_mean", -1) for module, site in ENDS_OF.items()},
     **{placed(site): (module, PLACES, -1) for module, site in ENDS_OF.items()},
@@ -41,7 +41,7 @@ def places_of_sites(points: Iterable[str]) -> list[tuple[str, str]]:
 SITES = (REFERENCE, *PROBED_SITES, OUTPUT)
 QUALITY, FIDELITY = "quality limitation", "fidelity loss"
 COMPREHENSION, READ_OUT_GAP = "comprehension deficit", "read-out gap"
-MODES = (QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP)  # failure modes (paper, section 4.2), as the information flows
+MODES = (QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP)  # failure modes (paper, section 4.2), in forward order
 
 CATEGORIES = ("CNN", "MLP", "ViT", "hybrid")  # of traditional classifiers, in the order of figure 1
 MLLM, TRADITIONAL = "MLLM", "all traditional"

@@ -62,7 +62,7 @@ class Outcomes:
             if lacking.mean() > MOST_MISSING:
                 found = f"{name}: class '{self.options[option]}' is missing from {lacking.mean():.0%} of the resamples"
                 having = f"only {len(np.unique(resamples.clusters[true]))} patients or duplicate groups have it"
-                raise InputError(f"{found}, as {having}: add images of others, or show accuracy")
+                raise InputError(f"{found}, as {having}: add images of others, or use accuracy")
             missing |= lacking
         weights = np.concatenate([np.ones((1, len(self.truth)), dtype=np.float32), resamples.weights])
         if name == "auc":
@@ -79,7 +79,7 @@ class Outcomes:
 
 
 def of_modules(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the modules' curves: main recipe, test images, mean of the image tokens."""
+    """The rows of the modules' curves: main probe settings, test images, mean of the image tokens."""
     chosen = (rows["split"] == "test") & (rows["probe"] == MAIN_PROBE) & (rows["pooling"] == "image_mean")
     return rows[chosen & rows["point"].str[0].isin(MODULES)]
 
@@ -98,15 +98,15 @@ def output_outcomes(rows: pd.DataFrame) -> Outcomes:
 def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, point: pd.Series) -> Outcomes:
     """`predicted` None: the most probable option."""
     if rows.empty:
-        raise InputError("no rows to take outcomes from: choose a model, data set, stage and pooling that were run")
+        raise InputError("no rows: choose a model, data set, stage and pooling that were run")
     if several := [column for column in CURVE if rows[column].nunique(dropna=False) > 1]:
-        raise InputError(f"outcomes are of one curve, these rows are of several: choose one of {several[0]}")
+        raise InputError(f"these rows belong to several curves: choose one value of {several[0]}")
     options = options_of(rows)
     where = f"{rows['model'].iloc[0]} on {rows['dataset'].iloc[0]}"
     probabilities = rows[[OPTION + option for option in options]].to_numpy()
     if (bad := np.isnan(probabilities).any(axis=1)).any():
         found = f"{where}, {point[bad].iloc[0]}: {bad.sum()} images have no probability (nan)"
-        raise InputError(f"{found}: the numbers there are not finite, make the features or predictions anew")
+        raise InputError(f"{found}: the values are not finite, recompute the features or predictions")
     coded = [pd.factorize(rows[first_axis], use_na_sentinel=False), pd.factorize(point)]
     codes, names = zip(*coded, pd.factorize(rows["image"], sort=True), strict=True)
     names = [[None if pd.isna(name) else name for name in own] for own in names]
@@ -116,8 +116,8 @@ def _arranged(rows: pd.DataFrame, predicted: pd.Series | None, first_axis: str, 
     if (times != 1).any():
         at = tuple(axis[0] for axis in np.nonzero(times != 1))
         seed, site, image = (own[n] for own, n in zip(names, at, strict=True))
-        found = f"{where}, {first_axis} {seed}, {site}: image {image} is there {times[at]} times"
-        raise InputError(f"{found}: each has to be there once, make the rows anew")
+        found = f"{where}, {first_axis} {seed}, {site}: image {image} occurs {times[at]} times"
+        raise InputError(f"{found}: each must occur once, recompute the rows")
     order = np.argsort(place)
     answers = probabilities.argmax(axis=1) if predicted is None else pd.Categorical(predicted, options).codes
     truth = pd.Categorical(rows["label"].iloc[order[: shape[-1]]], options).codes
@@ -130,7 +130,7 @@ def site_outcomes(
 ) -> dict[str, np.ndarray]:
     """site -> whether each of `images` (the test images, sorted) is correct, bool [seeds, images] of probes, else
     [images]. InputError for a site without rows, a test image that a site lacks or has twice; as `outcomes`. `probed`
-    are probe rows of one model, data set, stage and recipe, of which the first and last point of each module count,
+    are probe rows of one model, data set, stage and probe, of which the first and last point of each module count,
     `predicted` the final output of the same state, one run, and `reference` the rows of the data set's, if it has one.
     """
     probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
@@ -142,7 +142,7 @@ def site_outcomes(
     for site, (module, pooling, place) in PROBED_SITES.items():
         own = probed[(probed["pooling"] == pooling) & (probed["point"].str[0] == module)]
         if own.empty:
-            raise InputError(f"{whose}, {site}: no probe rows of module {module}, {pooling}: probe it")
+            raise InputError(f"{whose}, {site}: no probe rows of module {module}, {pooling}: probe it first")
         found = outcomes(own[own["point"] == point_at(own, place)])
         _check_images(pd.Series(found.images), images, f"{whose}, {site}")
         correct[site] = found.correct[:, 0]
@@ -168,9 +168,9 @@ def point_at(rows: pd.DataFrame, place: int) -> str:
 def _check_images(found: pd.Series, images: Sequence[str], what: str) -> None:
     counted = found.value_counts()
     if foreign := sorted(set(counted.index) - set(images)):
-        raise InputError(f"{what}: image {foreign[0]} is no test image of this split: take rows of the split")
+        raise InputError(f"{what}: image {foreign[0]} is not a test image of this split: use rows of the split")
     counted = counted.reindex(list(images), fill_value=0)
     if (counted != 1).any():
         image = counted.index[counted != 1][0]
-        mend = "choose one run" if counted[image] else "make the missing rows"
-        raise InputError(f"{what}: test image {image} is there {counted[image]} times, expected once: {mend}")
+        mend = "choose one run" if counted[image] else "compute the missing rows"
+        raise InputError(f"{what}: test image {image} occurs {counted[image]} times, expected once: {mend}")

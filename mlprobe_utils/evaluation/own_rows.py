@@ -27,7 +27,7 @@ def accuracy(
     level: float = LEVEL,
     positive: str | None = None,
 ) -> pd.DataFrame:
-    """A metric at every probe point with its interval; of answers, one row.
+    """A metric at every probe point with its interval; for answers, one row.
 
     >>> curve = mp.accuracy(rows)
     >>> [*curve]
@@ -38,11 +38,11 @@ def accuracy(
         metric: accuracy, f1, precision, recall, auc, balanced_accuracy, sensitivity or specificity; mcc,
             average_precision and calibration_error have no interval (nan).
         split: `test` or `validation`.
-        level: of each point's interval alone.
+        level: of each point's interval.
         positive: the label that counts as positive; None: the mean over labels.
 
     Returns:
-        point, pooling, the metric (percent, mean over seeds), low and high (of these fitted probes on new images, by
+        point, pooling, the metric (percent, mean over seeds), low and high (fixed probes on new images, by
         bootstrap over whole patients and copies), images (how many). InputError for an unknown metric or label, no rows
         of the split, images of one patient, a class without images."""
     if metric not in METRICS:
@@ -69,7 +69,7 @@ def accuracy(
 def health(
     rows: pd.DataFrame, penalty: float | None = None, metric: str = "accuracy", *, positive: str | None = None
 ) -> pd.DataFrame:
-    """The health score of each module (paper, equations 1 to 3) on the test images, on the mean of the image tokens.
+    """The health score of each module (paper, equations 1 to 3) on the test images, from the mean of the image tokens.
 
     >>> mp.health(rows)["module"].tolist()
     ['V', 'C', 'L']
@@ -77,17 +77,17 @@ def health(
     Args:
         rows: from `probe`.
         penalty: lambda of equation 2; None: as in the protocol `paper`.
-        metric, positive: as of `accuracy`; one of which more is better.
+        metric, positive: as of `accuracy`; a metric where higher is better.
 
     Returns:
         module, points, end (the metric at the last point, percent), growth and volatility (equations 1 and 2), health
         (equation 3, percent), and for accuracy corrected, low and high: the score without the noise of few images and
-        its 95 % interval (percent). Means over seeds. InputError for no rows of a module's image tokens; a metric of
-        which less is better, or that is 0 at a point."""
+        its 95 % interval (percent). Means over seeds. InputError for no rows of a module's image tokens; a metric
+        where lower is better, or that is 0 at a point."""
     penalty = penalty or paper(Health, "health").penalty
     tested = of_modules(_of_split(rows, "test"))
     if tested.empty:
-        raise InputError("health scores are of probes of the image tokens (V.00/image_mean, …), found none in the rows")
+        raise InputError("health scores need probes of the image tokens (V.00/image_mean, …), the rows have none")
     scores = probe_scores(tested.assign(run=tested["seed"]), dict.fromkeys(tested["dataset"], positive))
     by_run = health_by_run(scores, penalty, metric)
     means = by_run.groupby("module", sort=False).mean(numeric_only=True).drop(columns="run")
@@ -102,28 +102,28 @@ def health(
 
 
 def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Where the label is lost on its way through the model (paper, section 4.2), on the test images.
+    """Where the model loses the label (paper, section 4.2), on the test images.
 
     >>> mp.diagnose(rows, answers)["statement"].tolist()[-1]
     'read-out gap, answer'
 
-    Compares what can be decoded at the ends of vision tower, connector and LLM, by the mean of the image tokens or by
-    their places, and the answers. With probes of five seeds or more, intervals allow for other seeds, too. A mode is
-    named where a loss exceeds what undamaged miniatures lose, as the shipped laboratory run measured it. Those are
+    Compares what can be decoded at the ends of vision tower, connector and LLM, with the image tokens pooled by mean or
+    by position, and the answers. With probes of five or more seeds, intervals allow for other seeds, too. A mode is
+    detected where a loss exceeds what undamaged miniatures lose in the shipped fault-injection benchmark. Those are
     small models on synthetic images: with your own, look at the intervals first. A read-out gap says that something
-    decodable is missing from the answer, not where it stopped being used.
+    decodable is missing from the answer, not where the model stopped using it.
 
     Args:
         rows: from `probe`, of the features of `extract`.
         answers: from `answer`, of the same model.
         reference: rows (image, label, split, p_<label>) of a classifier of the raw pixels, trained on the same images:
-            a quality limitation is then a loss against it, too, and not only against the first vision block.
+            a quality limitation is then also a loss against it, not only against the first vision block.
 
     Returns:
-        One row a statement: statement, mode, before, after (sites), value (accuracy after less before), error, band_low
-        and band_high (95 %, of all at once), usual (loss of undamaged models), deviation, threshold, detectable (the
-        true loss named in 80 % of cases), all in percentage points; p, p (Holm), verdict. InputError for a missing site
-        or image."""
+        One row per statement: statement, mode, before, after (measurement points), value (accuracy after - before),
+        error, band_low and band_high (95 %, of all at once), usual (loss of undamaged models), deviation, threshold,
+        detectable (the true loss detected in 80 % of cases), all in pp; p, p (Holm), verdict. InputError for a missing
+        point or image."""
     probed, predicted = (_of_split(table, "test") for table in (rows, answers))
     images = sorted(probed["image"].unique())
     correct = site_outcomes(probed, predicted, reference, images)

@@ -10,8 +10,8 @@ MODULES = {"V": "vision tower", "C": "connector", "L": "LLM"}
 SIDE_PATHS = {"D": "deepstack"}  # from the vision tower past the connector into the LLM
 PROBED = {letter: (MODULES | SIDE_PATHS)[letter] for letter in "VDCL"}  # both, in the order the data flows
 POOLINGS = {"comprehension": "image_mean", "utilization": "last_token"}  # what each shows of an LLM's layer
-PLACES = "image_places"  # beside the mean of the image tokens, which forgets where they are
-POOLING_NAMES = {"image_mean": "image tokens, mean", PLACES: "image tokens, places", "last_token": "last token"}
+PLACES = "image_places"  # keeps where image tokens are, which their mean discards
+POOLING_NAMES = {"image_mean": "image tokens, mean", PLACES: "image tokens, by position", "last_token": "last token"}
 ANSWER = "output"  # of the semantic mapping, from the last state to the options' logits
 POINT = rf"[{''.join(PROBED)}]\.\d\d"
 

@@ -31,18 +31,18 @@ PASSAGE = (
 
 @dataclass(frozen=True)
 class Question:
-    """A question about an image, and the answer that stands for each label.
+    """A question about an image, and the answer for each label.
 
     >>> import mlprobe_utils as mp
     >>> question = mp.Question("<image> Is there pneumonia? Answer 'Yes' or 'No'.", {"normal": "No", "ill": "Yes"})
 
     Attributes:
-        template: the text, with `<image>` once.
-        options: label of an image -> answer, two or more that differ in more than case and punctuation.
+        template: the text, with one `<image>`.
+        options: label -> answer, two or more that differ in more than case and punctuation.
         order: one of `image_first`, `question_first` and `irrelevant_first`.
-        synonyms: answer -> other words that count as it, such as `{"No": ["阴性"]}`.
+        synonyms: answer -> other words that count as this answer, such as `{"No": ["阴性"]}`.
 
-    InputError where any of this does not hold, or two answers cannot be distinguished."""
+    InputError if any of this is violated, or two answers cannot be distinguished."""
 
     template: str
     options: Mapping[str, str]
@@ -55,7 +55,7 @@ class Question:
         if self.order not in ORDERS:
             raise unknown("order", self.order, ORDERS)
         if len(self.options) < 2:
-            raise InputError(f"the question has {len(self.options)} options: give an answer for each of two labels")
+            raise InputError(f"the question has {len(self.options)} options: give answers for two or more labels")
         answers = [*self.options.values()]
         if twice := [answer for answer in answers if answers.count(answer) > 1]:
             raise InputError(f"two labels have the answer {twice[0]!r}: give each label an answer of its own")

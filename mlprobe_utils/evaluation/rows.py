@@ -1,7 +1,7 @@
-"""The schema of the rows that everything after the features is computed from: one row an image and probe point.
+"""The schema of the rows that everything after the features is computed from: one row per image and probe point.
 
 `run` is the fine-tuning that the features come from (of the pretrained model the seed, or null where many seeds probe
-one state), `probe` the recipe of the protocol, `seed` the probe's own. What does not apply is null:
+one state), `probe` the protocol's settings, `seed` the probe's own. What does not apply is null:
 
 - final outputs have no probe, seed and point, but the generated `text`, the `parsed` option (null: unparsed), and
   `thought_cut`: the limit of tokens came before an answer;
@@ -24,7 +24,7 @@ from mlprobe_utils.evaluation.points import POINT, POOLING_NAMES
 from mlprobe_utils.evaluation.question import ORDERS
 
 OPTION = "p_"
-MAIN_PROBE = "main"  # the recipe of scores and diagnosis
+MAIN_PROBE = "main"  # the probe settings of scores and diagnosis
 SPLIT_RULES = ("paper", "clean")
 SPLITS = ("train", "validation", "test", "unused")
 STAGES = ("pretrained", "finetuned")
@@ -102,7 +102,7 @@ def options_of(rows: pd.DataFrame) -> list[str]:
 
 
 def predicted_option(rows: pd.DataFrame) -> pd.Series:
-    """The most probable option of each row of one data set."""
+    """The most probable option of each row, among those of its own data set."""
     options = options_of(rows)
-    probabilities = rows[[OPTION + option for option in options]].to_numpy()
+    probabilities = rows[[OPTION + option for option in options]].fillna(-1).to_numpy()  # nan would be the largest
     return pd.Series(np.array(options)[probabilities.argmax(axis=1)], index=rows.index)

@@ -1,11 +1,11 @@
-"""Is what can be decoded also used, and where does it stop being used? Outcomes under the edits of a sweep.
+"""Does the model use what can be decoded, and where does it stop using it? Outcomes under the edits of a sweep.
 
-A probe shows what is there, an edit what the model does with it. Without a twin two kinds of edit can place a fault
-that keeps the class decodable: a block that does harm can be left out (answers are right more often without it), and
-what the LLM ends with can be ranked by the output layer itself (right more often than the answer). The connector cannot
-be left out: it remains where nothing else can do as much harm as there is. Moving a state to another class's mean says
-whether its direction is used, and nothing of the place: behind a damage the model no longer understands the direction
-that is decoded, and before it what it understands no longer gets through."""
+A probe shows what a layer contains, an edit what the model does with it. Without a twin two kinds of edit can locate a
+fault that keeps the class decodable: skipping a harmful block (answers are correct more often without it), and ranking
+the options by the output layer from the last state (correct more often than the answer). The connector cannot be
+skipped: it is inferred where no other part can do as much harm. Moving a state to another class's mean shows whether
+its direction is used, but not where: behind the damage the model no longer understands the decoded direction, and
+before it what the model understands no longer gets through."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -34,20 +34,20 @@ INCONCLUSIVE = "inconclusive"
 PAIRS, TESTED = "pairs", "test"  # images that are edited: pairs of classes, and test images
 OF_WHAT = ["edit", "point", "tokens"]
 TIED = 0.99  # share of the largest change, from which on another part's is as large
-SMALLEST = 1.0  # pp: no block that changes less does harm
+SMALLEST = 1.0  # pp: no block with a smaller change is harmful
 RESTORED = 0.5  # share of what a twin's answers are better by, from which on a part that is put back restores them
 
 
 class Shares(NamedTuple):
     """Of what is missing, 0 to 1."""
 
-    named: float  # has to come back without a block, for it to be named
-    excluded: float  # must not come back, even at most, without any block, for the connector to be named
+    named: float  # must be restored by skipping a block, for it to be the location
+    excluded: float  # must not be restorable by skipping any block, for the connector to be the location
 
 
 def effects(rows: pd.DataFrame) -> pd.DataFrame:
     """What each edit does, of the rows of one state: OF_WHAT, images, value (percent), low and high. Of cuts it is the
-    share of answers that change, of FOLLOWS, among images answered right, that of answers that become the partner's
+    share of answers that change, of FOLLOWS, among images answered correctly, that of answers that become the partner's
     label (nan where fewer than two are right); of all others accuracy. Images, or pairs of them, are drawn anew."""
     frames = []
     for kind, own in rows.groupby("images", sort=False):
@@ -70,7 +70,7 @@ def effects(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gains(rows: pd.DataFrame) -> pd.DataFrame:
-    """By how much answers are right more often without each block, and as the output layer ranks them: edit, point,
+    """By how much accuracy rises without each block, and as the output layer ranks them: edit, point,
     part (of PARTS), change (pp), low, high, p (two-sided, exact). Rows as of `effects`, of TESTED images."""
     truth, _, predicted, clusters = _wide(rows[rows["images"] == TESTED])
     keys = [key for key in predicted if key[0] in (SKIPPED, RANKED)]
@@ -110,14 +110,14 @@ def place(parts: Sequence[Mapping], missing: float, shares: Shares) -> tuple[str
     least = max(shares.named * missing, SMALLEST)
     enough = [own for own in parts if own["p"] < ALPHA and own["change"] >= least]
     if not enough and all(own["high"] < shares.excluded * missing for own in parts):
-        return CONNECTOR, f"nothing that can be left out explains {least:.0f} pp; the connector cannot"
+        return CONNECTOR, f"no skippable block explains {least:.0f} pp, and the connector cannot be skipped"
     if not enough:
-        return INCONCLUSIVE, f"no block explains {least:.0f} pp for certain, and some may"
+        return INCONCLUSIVE, f"no block certainly explains {least:.0f} pp, but some might"
     best, *others = sorted(enough, key=lambda own: -own["change"])
     if rivals := [own["point"] for own in others if own["change"] > TIED * best["change"]]:
-        return INCONCLUSIVE, f"{best['words']} without {best['point']}, and as much without {rivals[0]}"
+        return INCONCLUSIVE, f"{best['words']} without {best['point']}, and about as much without {rivals[0]}"
     if best["part"] == OUTPUT:
-        words = "as the output layer ranks the options: the class arrives, and is not mapped to the right word"
+        words = "when the output layer ranks the options: the class arrives, but is mapped to the wrong word"
         return OUTPUT, f"{best['words']} {words}"
     return best["part"], f"{best['words']} without {best['point']}"
 

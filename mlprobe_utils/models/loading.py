@@ -49,20 +49,20 @@ class LoadedModel:
 def load(
     source: str | Path | Checkpoint, precision: str = "float32", *, adapter: str | Path | None = None, **fields
 ) -> LoadedModel:
-    """Loads model and processor on this process's accelerator (CPU where there is none), or as the device map says.
+    """Loads model and processor on this process's accelerator (the CPU if there is none), or as the device map says.
 
     >>> import mlprobe_utils as mp
     >>> model = mp.load(checkpoint)  # a folder, or a hub id such as "Qwen/Qwen2.5-VL-7B-Instruct"
 
     Args:
-        source: hub id or folder; or a card, which holds what follows but for `adapter`.
-        precision: of the weights, `float32` or `bfloat16`; a card's own comes first.
+        source: hub id or folder; or a card, which sets all of the following except `adapter`.
+        precision: of the weights, `float32` or `bfloat16`; a card's own takes precedence.
         adapter: folder of a LoRA adapter from `fine_tune` or peft; `model.model` stays the base.
         fields: of `models.settings.Checkpoint`: revision, device_map (`auto`, `balanced` or `sequential`), attention
             (`eager`, `sdpa` or `flash_attention_2`), max_pixels, pad_to_square, chat_template (jinja), system_prompt,
             thought (the marks that open and close one), max_new_tokens (of an answer), and family (asserts it).
 
-    InputError for a source that cannot be read, a class no family knows, a model without a vision part, a family other
+    InputError for a source that cannot be read, a class of no family, a model without a vision part, a family other
     than asserted, an image token that the model has no embedding for, more weights than there is memory, weights that
     do not fit the class (the keys are listed), an adapter of another base, and an unknown field."""
     card = source
@@ -142,13 +142,13 @@ def _parameters(card: Checkpoint, found: _Checkpoint) -> int:
         raise InputError(f"'{card.slug}': the image token's id in config.json is {token}, {there}")
     if (other := found.processor.image_token_ids) != [token]:
         wrong = f"the image token's id is {token} in config.json, but {other} in the processor"
-        raise InputError(f"'{card.slug}': {wrong}: one of the two is of another checkpoint")
+        raise InputError(f"'{card.slug}': {wrong}: they are from different checkpoints")
     used = {"pad": tokenizer.pad_token_id, "begin": tokenizer.bos_token_id, "end": tokenizer.eos_token_id}
     used["end-of-turn"] = Encoder(found.processor, "<image> Which?", card=card).end
     for name, own in used.items():
         if own is not None and own >= rows:
             wrong = f"the {name} token of the tokenizer, {tokenizer.convert_ids_to_tokens(own)!r}, has the id {own}"
-            raise InputError(f"'{card.slug}': {wrong}, {there}: take tokenizer and weights of one checkpoint")
+            raise InputError(f"'{card.slug}': {wrong}, {there}: use tokenizer and weights of one checkpoint")
     return model.num_parameters()
 
 
@@ -211,7 +211,7 @@ def _checkpoint(card: Checkpoint) -> _Checkpoint:
         except InputError:
             if any("vision" in field and isinstance(value, dict | str) for field, value in published.items()):
                 raise
-            raise InputError("it has no vision part (config.json has none): take a model of images") from None
+            raise InputError("it has no vision part (config.json has none): use a vision-language model") from None
         if card.family not in (None, name_of(family)):
             its = f"{published['architectures'][0]}, of the family {name_of(family)!r}"
             raise InputError(f"family is {card.family!r}, but the class is {its}")

@@ -15,20 +15,20 @@ RANDOM_SEED = 1729  # of random weights; a miniature that begins with its own se
 class Checkpoint(Part):
     """A checkpoint, on the hub or in a folder, and how it is read."""
 
-    slug: str = Field(description="its name in errors")
+    slug: str = Field(description="its name in error messages")
     source: str = Field(description="hub id, or a folder (relative to the project's root)")
     revision: str | None = Field(None, description="of the hub's repository: branch, tag or commit")
-    family: str | None = Field(None, description="only needed to assert it: the model's class decides")
-    gated: bool = Field(False, description="the hub asks everyone to accept its terms first")
+    family: str | None = Field(None, description="only an assertion: the model's class decides")
+    gated: bool = Field(False, description="the hub requires that its terms are accepted first")
     precision: Precision | None = Field(None, description="of the weights; without it, the protocol's")
-    max_pixels: Count | None = Field(None, description="of an image as the model reads it; larger ones are reduced")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(None, description="in transformers' words")
+    max_pixels: Count | None = Field(None, description="maximum image size for the model; larger images are reduced")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = Field(None, description="transformers' name")
     device_map: Literal["auto", "balanced", "sequential"] | None = Field(None, description="spreads it over devices")
-    chat_template: Words | None = Field(None, description="in place of the checkpoint's own (jinja)")
+    chat_template: Words | None = Field(None, description="replaces the checkpoint's own (Jinja)")
     system_prompt: str | None = Field(None, description="before the question; empty: not even the chat template's own")
-    thought: Thought | None = Field(None, description="how a thought opens and closes, where it is not by known marks")
+    thought: Thought | None = Field(None, description="opening and closing marks of a thought, if unusual")
     max_new_tokens: Count | None = Field(None, description="of an answer; a model that thinks needs 512 to 2,000")
-    pad_to_square: bool = Field(False, description="an image that is no square gets bars of the mean colour (LLaVA)")
+    pad_to_square: bool = Field(False, description="pads images to a square with their mean colour (LLaVA)")
 
     @property
     def thoughts(self) -> tuple[Thought, ...]:  # that its answers are parsed with

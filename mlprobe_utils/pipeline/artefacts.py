@@ -83,7 +83,7 @@ def damage_of(folder: Path, every_byte: bool = False) -> str:
 def content_hash(folder: Path) -> str:
     """Hash of an artefact's files as they were completed. Raises InputError if it is not there."""
     if (listed := read_record(folder / FILES)) is None:
-        raise InputError(f"{relative(folder)} is not there, or not whole: run `make book`")
+        raise InputError(f"{relative(folder)} is missing or incomplete: run `make book`")
     return contents_hash(listed)
 
 
@@ -104,7 +104,7 @@ def make(folder: Path, made_from: dict, fill: Callable[[Path], None]) -> bool:
         if is_current(folder, made_from):
             return False
         if folder.is_dir() and (wrong := damage_of(folder)):
-            say(f"{from_outputs(folder)} is damaged, and made again: {wrong}")
+            say(f"{from_outputs(folder)} is damaged and will be recomputed: {wrong}")
         try:
             with artefact(folder, made_from) as partial:
                 fill(partial)
@@ -159,7 +159,7 @@ def provenance(start: float) -> dict:
 def commit() -> str:
     """Of the checkout, at the first call: later ones may differ from the code that runs."""
     if not (git := shutil.which("git")):
-        return "not known: git is not installed"
+        return "unknown: git is not installed"
     described = subprocess.run([git, "-C", ROOT, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return described.stdout.strip() or "not a git checkout"
 
@@ -185,7 +185,7 @@ def read_made_from(folder: Path, made_by: str) -> dict:
     """What an artefact was made from; it counts as READ. InputError, naming `made_by`, if it is missing or damaged."""
     wrong = damage_of(folder) if folder.is_dir() else ""
     if wrong or (record := _record(folder)) is None:
-        state = f"is damaged ({wrong})" if wrong else "is not there"
+        state = f"is damaged ({wrong})" if wrong else "does not exist"
         raise InputError(f"{relative(folder)} {state}: make it with `{made_by}`")
     READ[folder] = made_by
     return record

@@ -19,7 +19,7 @@ from mlprobe_utils.pipeline.cards import Card, Protocol, check_named, load_card,
 STATUSES = {
     "cited": "the paper's text cites it",
     "likely": "the code of Ren et al., whose comparison the paper follows, imports it",
-    "inferred": "a candidate of its category: the paper counts more methods than it cites",
+    "inferred": "a candidate for its category: the paper counts more methods than it cites",
 }
 STEP = "baselines"  # in which they are trained
 FOLDER = "baselines-"  # and the split; beside the results of models
@@ -31,19 +31,19 @@ class Variant(Part):
 
     library: Literal["timm", "fastervit", "own"] = Field(description="own: a network of mlprobe_utils/baselines")
     name: Words = Field(description="of the model in its library (timm also: module.Class)")
-    arguments: dict[str, Any] = Field({}, description="that the library's own defaults are replaced by")
-    sized: bool = Field(False, description="is built for one image size, and gets the side as img_size")
+    arguments: dict[str, Any] = Field({}, description="replace the library's defaults")
+    sized: bool = Field(False, description="is built for one image size, given as img_size")
 
 
 class BaselineCard(Card):
     """A traditional classifier in the size of its original (`full`), and in one that trains in seconds (`small`)."""
 
     folder, in_words = "baselines", "baseline"
-    name: Words = Field(description="as pages call it")
+    name: Words = Field(description="its name on pages")
     category: Literal["CNN", "MLP", "ViT", "hybrid"] = Field(description="of the paper's figure 1")
-    status: Literal["cited", "likely", "inferred"] = Field(description="how sure it is that the paper has it")
+    status: Literal["cited", "likely", "inferred"] = Field(description="how certain it is that the paper includes it")
     source: Words = Field(description="who described it")
-    note: Words | None = Field(None, description="what is special: a licence, or where the build differs")
+    note: Words | None = Field(None, description="special features: a licence, or a different build")
     full: Variant
     small: Variant | None = None
 

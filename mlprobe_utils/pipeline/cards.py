@@ -60,26 +60,26 @@ class ModelCard(Card, Checkpoint):
     """A model: where its weights are, what it is (paper, Table S1), and for a miniature how it is made."""
 
     folder, in_words = "models", "model"
-    name: str = Field(description="as pages call it")
-    parameters: Count | None = Field(None, description="how many; counted where the weights lie in a folder")
+    name: str = Field(description="its name on pages")
+    parameters: Count | None = Field(None, description="how many; counted if the weights are in a folder")
     architecture: Words | None = Field(None, description="file in data/architectures: its shape, without the weights")
-    series: Words | None = Field(None, description="models that differ in size; of a miniature its original's")
-    table1: Words | None = Field(None, description="how the paper's Table 1 spells it, if it stands there")
+    series: Words | None = Field(None, description="models that differ in size; a miniature has its original's")
+    table1: Words | None = Field(None, description="its spelling in the paper's Table 1, if it is there")
     base: str | None = Field(None, description="the general model it was adapted from: a card's slug, or a hub id")
-    vision_tower: Words | None = Field(None, description="its kind; of a miniature given by the recipe")
+    vision_tower: Words | None = Field(None, description="its kind; a miniature's is given by the recipe")
     connector: Words | None = Field(None, description="its kind; a miniature without one has its base's")
-    llm: Words | None = Field(None, description="the language model; of a miniature given by the recipe")
-    training_stages: list[Words] | None = Field(None, min_length=1, description="what was taught, in order")
+    llm: Words | None = Field(None, description="the language model; a miniature's is given by the recipe")
+    training_stages: list[Words] | None = Field(None, min_length=1, description="in order")
     licence: Words | None = Field(None, description="of the weights")
-    notes: list[Words] | None = Field(None, min_length=1, description="what else a user has to know before running it")
+    notes: list[Words] | None = Field(None, min_length=1, description="what else a user should know before running it")
     miniature_of: str | None = Field(None, description="hub id of the model that this one stands in for")
     made_by: str | None = Field(None, description="module that makes a miniature")
-    recipe: dict | None = Field(None, description="what that module needs to know; validated there")
+    recipe: dict | None = Field(None, description="arguments of that module; validated there")
 
     @model_validator(mode="after")
     def _base_of_a_miniature_is_a_card(self):
         if self.made_by and "/" in (self.base or ""):
-            raise ValueError(f"base is {self.base!r}, a hub id: a miniature is made from another, give its card's slug")
+            raise ValueError(f"base is {self.base!r}, a hub id: miniatures are based on miniatures, give its slug")
         return self
 
     @property
@@ -101,7 +101,7 @@ class ModelCard(Card, Checkpoint):
         folder = artefacts.OUTPUTS / self.source
         if not (folder / "config.json").is_file():
             command = f"python -m mlprobe_utils {self.made_by} {self.slug}"
-            raise InputError(f"{folder} is not there: make it with `{command}`")
+            raise InputError(f"{folder} does not exist: make it with `{command}`")
         return str(folder)
 
     @property
@@ -112,23 +112,23 @@ class ModelCard(Card, Checkpoint):
 class Baselines(Part):
     """Training of the traditional classifiers (paper section 3.2, which follows Ren et al. 2025)."""
 
-    variant: Literal["small", "full"] = Field(description="of each baseline's card; who has none is left out")
-    left_out: list[str] = Field(description="baselines, by slug, that are not trained although they have the variant")
-    pretrained: bool = Field(description="begins with weights from the hub instead of random ones (timm's models only)")
-    side: Count = Field(description="pixels of the square that networks read")
-    crop_from: Rate = Field(description="a training image is a piece of at least this share of its area; 1: all of it")
-    flip: Annotated[float, Field(ge=0, le=1)] = Field(description="how often a training image is mirrored")
+    variant: Literal["small", "full"] = Field(description="of each baseline's card; cards without it are left out")
+    left_out: list[str] = Field(description="slugs of baselines that are not trained")
+    pretrained: bool = Field(description="starts from hub weights instead of random ones (timm's models only)")
+    side: Count = Field(description="pixels of the square input")
+    crop_from: Rate = Field(description="minimum area share of random crops in training; 1: no crops")
+    flip: Annotated[float, Field(ge=0, le=1)] = Field(description="probability of mirroring a training image")
     shorter_side: Count | None = Field(
-        description="pixels that other images are reduced to before their middle is cut out; null: all of it is read"
+        description="other images are reduced to this before their centre crop; null: no crop"
     )
-    learning_rate: Rate = Field(description="of AdamW at its highest")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW, which without any is Adam")
-    warmup_ratio: Fraction = Field(description="share of the steps in which the rate rises; it falls as a cosine then")
-    max_gradient_norm: Annotated[float, Field(ge=0)] = Field(description="longer gradients are cut to it; 0: none is")
+    learning_rate: Rate = Field(description="peak rate of AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW; 0: Adam")
+    warmup_ratio: Fraction = Field(description="share of the steps with a rising rate; a cosine decay follows")
+    max_gradient_norm: Annotated[float, Field(ge=0)] = Field(description="gradients are clipped to this norm; 0: never")
     epochs: Count = Field(description="passes over the training images")
-    batch_size: Count = Field(description="images a step; what is left over at the end of an epoch waits for the next")
+    batch_size: Count = Field(description="images per step; the rest of an epoch is carried over to the next")
     chosen: Literal["last", "validation"] = Field(description="the epoch shown: the last, or the best on validation")
-    runs: Count = Field(description="trainings with nothing but another seed")
+    runs: Count = Field(description="trainings that differ only in their seed")
 
     @model_validator(mode="after")
     def _middle_lies_inside(self):
@@ -150,8 +150,8 @@ class Protocol(Card):
     answering: Answering
     extraction: Extraction
     probe: Probe
-    probe_seeds: int = Field(ge=5, description="of the main recipe, in states of `places.SEEDED`: fewer show no spread")
-    probe_variants: dict[str, Probe] = Field({})  # name -> recipe shown beside it; a file has what differs from `probe`
+    probe_seeds: int = Field(ge=5, description="of the main probes in states of `places.SEEDED`: fewer show no spread")
+    probe_variants: dict[str, Probe] = Field({})  # name -> settings shown beside it; files hold changes to `probe`
     interventions: Interventions
     baselines: Baselines
     health: Health
@@ -176,12 +176,12 @@ class Protocol(Card):
             why = "a run is compared with the fine-tuning of its seed"
             raise ValueError(f"vision_training.runs {alone} is more than fine_tuning.runs {tuned}: {why}")
         if MAIN_PROBE in self.probe_variants:
-            raise ValueError(f"probe_variants: {MAIN_PROBE!r} is the name of `probe` itself, choose another")
+            raise ValueError(f"probe_variants: {MAIN_PROBE!r} is reserved for `probe` itself, choose another name")
         return self
 
     @property
     def probes(self) -> dict[str, Probe]:
-        """All probe recipes by name, the one of scores and diagnosis first."""
+        """All probe settings by name, the one of scores and diagnosis first."""
         return {MAIN_PROBE: self.probe} | self.probe_variants
 
 
@@ -303,13 +303,6 @@ def original(card: ModelCard) -> ModelCard:
 def bases(models: Mapping[str, ModelCard]) -> list[str]:
     """The slugs of those that another one was adapted from, in the order given."""
     return [slug for slug in models if slug in {card.base for card in models.values()}]
-
-
-def series(models: Mapping[str, ModelCard]) -> dict[str, str]:
-    """slug -> series in words for a page; a model whose original has none is a series of its own, by its name."""
-    own = {slug: original(card).series for slug, card in models.items()}
-    prefixes = {True: "miniatures of ", False: ""}
-    return {s: prefixes[card.is_miniature] + own[s] if own[s] else card.name for s, card in models.items()}
 
 
 def sizes(models: Mapping[str, ModelCard]) -> pd.DataFrame:

@@ -19,10 +19,10 @@ ALL = "all"  # stands for the long list of models
 
 class PlantedFaults(Part):
     faults: list[Words] = Field(min_length=1, description="slugs of fault cards")
-    model: Words = Field(description="slug of a model card; a run without it shows no planted faults")
-    dataset: Words = Field(description="slug of a phantom set; of a run without it, the first one is taken")
-    edited: list[Words] = Field([], description="slugs of faults whose strongest go through interventions, too")
-    strengths: dict[Words, PercentagePoints] = Field(min_length=1, description="in a word -> to be lost at the damage")
+    model: Words = Field(description="slug of a model card; runs without it show no planted faults")
+    dataset: Words = Field(description="slug of a phantom set; runs without it use their first one")
+    edited: list[Words] = Field([], description="slugs of faults that interventions analyse, at the greatest strength")
+    strengths: dict[Words, PercentagePoints] = Field(min_length=1, description="name -> loss at the damaged place")
 
 
 class Book(Card):
@@ -32,7 +32,7 @@ class Book(Card):
     models: list[Words] = Field(min_length=1, description="of the default, by slug")
     all: list[Words] = Field(min_length=1, description="of MODELS=all")
     planted_faults: PlantedFaults
-    replication: Count = Field(description="number of the fresh phantoms that headlines are tested on once more")
+    replication: Count = Field(description="number of the draw of fresh phantoms for the replication of headlines")
 
 
 def load_book() -> Book:

@@ -37,7 +37,7 @@ def export_results(model: str, datasets: list[str], protocol: str, split_rule: s
         made += (own := [*place.of_pipeline()])
         if behind := stale(own):
             command = Selection((model,), (dataset,), protocol, split_rule).command(model, dataset)
-            raise InputError(f"{from_outputs(behind[0].folder)} is not current: run `{command}` before the export")
+            raise InputError(f"{from_outputs(behind[0].folder)} is not up to date: run `{command}` before the export")
     for card in (own for own in discussions() if taking_part(own, [model])):
         own = [one for dataset in discussed_on(card, of_set) for one in of_set[dataset].of_discussion(card)]
         if not stale(own):
@@ -48,7 +48,7 @@ def export_results(model: str, datasets: list[str], protocol: str, split_rule: s
     card = load_model_card(model)
     here = card.made_by or Path(card.source).expanduser().exists()
     card = card.model_dump(mode="json", exclude_defaults=True, exclude={*OWN_MACHINE})
-    card |= {"source": "weights that are not here"} if here else {}
+    card |= {"source": "missing weights"} if here else {}
     record = {"model": model, "protocol": protocol, "split_rule": split_rule}
     record |= {"protocol_hash": load_protocol(protocol).content_hash, "discussions": discussed}
     record |= {"datasets": {dataset: place.image_set.data_hash for dataset, place in of_set.items()}}
@@ -124,14 +124,14 @@ def _opened(file: Path, name: str) -> tuple[dict[str, bytes], dict, dict]:
         record, card = json.loads(contents.pop(RECORD)), yaml.safe_load(contents.pop(CARD))
         made = [json.loads(data) for entry, data in contents.items() if entry.endswith(MADE_FROM)]
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{name} is no whole file of `mlprobe export` ({error}): export it again") from error
+        raise InputError(f"{name} is not a complete file of `mlprobe export` ({error}): export it again") from error
     if outside := [entry for entry in contents if ".." in (parts := PurePosixPath(entry).parts) or parts[0] == "/"]:
-        raise InputError(f"{name} holds {outside[0]}, which leads out of outputs/: do not use it")
+        raise InputError(f"{name} contains {outside[0]}, which points outside outputs/: do not use it")
     for one in made:
         here = STAGES[one["stage"]].version if one["stage"] in STAGES else "none"
         if one["version"] != here:
             found = f"'{one['stage']}' is of version {one['version']}, and of version {here} in this project"
-            raise InputError(f"{name}: {found}: make and export it with the same version of the project")
+            raise InputError(f"{name}: {found}: create and export it with the same version of the project")
     return contents, record, card
 
 

@@ -35,19 +35,19 @@ class Kind(NamedTuple):
 
 
 KINDS = {  # by their functions' names, in `synthetic.faults.kinds`
-    "noise": Kind("noise of the same mean and spread takes their place", True, (*OF_STATES, ANSWER)),
-    "collapse": Kind("they are projected on few directions around their mean", True),
-    "mask": Kind("a share of an image's tokens becomes the mean of all", True),
-    "lost": Kind("all tokens of a share of the images become the mean of all", True),
-    "heads": Kind("attention heads of the layer pass their outputs on to one another", False, WITH_DEPTH),
-    "rotation": Kind("they are turned around their mean, and keep their spread", False, (*OF_STATES, ANSWER)),
-    "signs": Kind("a share of the channels is mirrored at its mean", False),
-    "channels": Kind("a share of the channels change places, each with the mean and spread of its new one", False),
-    "places": Kind("in half of the channels at most, an image's tokens change places", False, ("V", "C")),
-    "shift": Kind("one vector is added to all of them", False),
-    "fade": Kind("they shrink to their mean", False),
-    "commonest": Kind("in a share of the images one option, always the same, outdoes all others", True, (ANSWER,)),
-    "swap": Kind("in a share of the images the options are exchanged", False, (ANSWER,)),
+    "noise": Kind("the states are replaced by noise of the same mean and spread", True, (*OF_STATES, ANSWER)),
+    "collapse": Kind("the states are projected onto a few directions around their mean", True),
+    "mask": Kind("some tokens of every image are replaced by the mean of all", True),
+    "lost": Kind("in some images all tokens are replaced by the mean of all", True),
+    "heads": Kind("attention heads of the layer exchange their outputs", False, WITH_DEPTH),
+    "rotation": Kind("the states are rotated around their mean and keep their spread", False, (*OF_STATES, ANSWER)),
+    "signs": Kind("some channels are mirrored at their mean", False),
+    "channels": Kind("some channels are exchanged, each rescaled to the mean and spread of its new place", False),
+    "places": Kind("in up to half of the channels the tokens of an image are permuted", False, ("V", "C")),
+    "shift": Kind("one vector is added to all states", False),
+    "fade": Kind("the states shrink towards their mean", False),
+    "commonest": Kind("in some images one option, always the same, outscores all others", True, (ANSWER,)),
+    "swap": Kind("in some images the options are exchanged", False, (ANSWER,)),
     "bias": Kind("one option is preferred", False, (ANSWER,)),
 }
 
@@ -87,16 +87,16 @@ class Fault(Card):
 
 
 class Trial(Card):
-    """What the laboratory plants: some of the faults at some of the strengths in every model on every data set."""
+    """What the benchmark plants: some of the faults at some of the strengths in every model on every data set."""
 
     folder, in_words = "trials", "trial"
     each: int = Field(ge=1, description="cases that destroy the class, and that keep it, of a model on a data set")
-    destroying: list[PercentagePoints] = Field(min_length=1, description="strengths: what the oracle is to lose")
-    keeping: list[PercentagePoints] = Field(min_length=1, description="strengths: what the answers are to lose")
+    destroying: list[PercentagePoints] = Field(min_length=1, description="losses of the reference measurement")
+    keeping: list[PercentagePoints] = Field(min_length=1, description="losses of the answers")
     seed: int = Field(ge=0, description="of the draw")
     images: int = Field(ge=50, description="fresh phantoms that each case is measured on")
-    strong: PercentagePoints = Field(description="measured loss from which on a case is strong")
-    least_loss: float = Field(ge=0, le=100, description="pp: a smaller loss is no failure mode, however clear it is")
+    strong: PercentagePoints = Field(description="a case is strong from this measured loss on")
+    least_loss: float = Field(ge=0, le=100, description="pp: a smaller loss is no failure mode, however significant")
 
     def drawn(self, model: int, dataset: int, datasets: int) -> list[tuple[Fault, float]]:
         """The faults and strengths (points to be lost) of a model and a data set, by their numbers among all. Models go
@@ -141,7 +141,7 @@ def book_faults() -> list[Fault]:
 
 
 def laboratory_files() -> list[Path]:
-    """The two files of the last laboratory run: those in outputs/ where there are any, else the project's own."""
+    """The two files of the last benchmark run: those in outputs/ where there are any, else the project's own."""
     own = artefacts.OUTPUTS / DIAGNOSIS
     folder = own if (own / FILES[1]).is_file() else CARDS / DIAGNOSIS
     return [folder / name for name in FILES]

@@ -65,9 +65,9 @@ def build_manifest(slug: str, protocol_slug: str, data: Path | None) -> Path:
 
     card, protocol = load_data_card(slug), load_protocol(protocol_slug)
     if (images := located(card, data)) is None:
-        ways = "with DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to get"
-        mend = f"give the folder that holds it {ways}. Or choose phantoms, such as busi-phantom"
-        raise InputError(f"{slug} is a real data set, which this project may not carry: {mend}")
+        ways = "with DATA=<folder> (make), --data <folder>, or `root` in its card; data/README.md says what to download"
+        mend = f"give its folder {ways}. Or choose phantoms, such as busi-phantom"
+        raise InputError(f"{slug} is a real data set, which this project may not distribute: {mend}")
     own = manifest(card, protocol, images)
     own.make(lambda folder: write_manifest(FileTree(images), card, protocol.images, protocol.splits, folder))
     return own.folder
@@ -80,7 +80,7 @@ def load_image_set(slug: str, protocol_slug: str) -> ImageSet:
     command = f"python -m mlprobe_utils manifest {slug} --protocol {protocol_slug}{data}"
     made_from = read_made_from(folder, command)
     if any(made_from[key] != value for key, value in wanted.inputs.items() if key != "source"):
-        raise InputError(f"{relative(folder)} was made from another card or protocol: run `{command}`")
+        raise InputError(f"{relative(folder)} was made with another card or protocol: run `{command}`")
     rows, identity, report = _read(folder, artefacts.content_hash(folder))
     return ImageSet(card, rows, hash_of([identity, made_from["images"], card.template]), report, folder)
 
@@ -100,12 +100,12 @@ def propose_card(folder: Path, slug: str | None) -> str:
     folder = folder.expanduser().resolve()
     slug = slug or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.stem)
     if (path := cards.card_path(DataCard, slug)).exists():
-        raise InputError(f"{relative(path)} is there already: edit it, or choose another name with --slug")
+        raise InputError(f"{relative(path)} already exists: edit it, or choose another name with --slug")
     tree = FileTree(folder)
     masks = ["*_mask*"] if any("_mask" in file for file in tree.paths) else []
     table, left_out = list_images(tree, leave_out=masks)
     if table["label"].nunique() < 2:
-        raise InputError(f"{folder} holds the class '{table['label'].iloc[0]}' alone: add another one to tell it from")
+        raise InputError(f"{folder} holds the class '{table['label'].iloc[0]}' alone: add a second class")
     options = {label: label[:1].upper() + label[1:] for label in sorted(table["label"].unique())}
     *others, last = (f"'{option}'" for option in options.values())
     content = {
@@ -117,8 +117,8 @@ def propose_card(folder: Path, slug: str | None) -> str:
     }
     found = {
         "images": _counted(table["label"]),
-        "splits": _counted(table["split"]) or "none given, they will be drawn",
-        "patients": table["patient"].nunique() or "not known",
+        "splits": _counted(table["split"]) or "none given, will be drawn",
+        "patients": table["patient"].nunique() or "unknown",
         "files left out": sum(left_out.values()),
     }
     text = "".join(f"# {name}: {value}\n" for name, value in found.items())

@@ -80,7 +80,7 @@ def jobs_of(
 def laboratory_jobs(run: Run) -> list[Job]:
     """Cases of a run's models and, undamaged, of those that they were adapted from; then the diagnosis of all."""
     if without := [slug for slug in run.models if imported(slug)]:
-        raise InputError(f"'{without[0]}' is imported results: faults are planted in models whose weights are here")
+        raise InputError(f"'{without[0]}' is imported: faults can only be planted in models with local weights")
     run = replace(run, datasets=tuple(dict.fromkeys(phantom_twin(load_data_card(slug)).slug for slug in run.datasets)))
     before = upstream_jobs(run, run.datasets)
     bases = [slug for own in lineages(run.models).values() for slug in own]

@@ -1,5 +1,5 @@
-"""How strong planted faults are, by the oracle on fresh phantoms, and how often the diagnosis of them is right. The
-table of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
+"""How strong planted faults are, by the reference measurement, and how often the diagnosis is correct. The table
+of the last `make laboratory` and what it was run with come with the project, in data/diagnosis/; a checkout's own
 run, in outputs/diagnosis/, takes their place. What undamaged models lose is measured on its undamaged cases."""
 
 import itertools
@@ -45,12 +45,12 @@ BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 LEAST_LOST = 10.0  # pp: what costs less is not held against a diagnosis
 PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS, COLLAPSED = (
-    "destroyed, {strong:g} points or more: right place",
-    "destroyed, less: right place",
-    "made unusable, {strong:g} points or more: detected",
-    f"all of {LEAST_LOST:g} points or more: wrong place",
-    "undamaged: something named",
-    "undamaged, but collapsed in the training: something named",
+    "class destroyed, loss of {strong:g} pp or more: located correctly",
+    "class destroyed, smaller loss: located correctly",
+    "class made unusable, loss of {strong:g} pp or more: detected",
+    f"all faults with a loss of {LEAST_LOST:g} pp or more: located incorrectly",
+    "undamaged: false alarm",
+    "undamaged, but collapsed in training: something detected",
 )
 LOSS = ("value", "error")
 PLANTED = ["fault", "kind", "module", "destroys", "wanted", "reached", "severity"]
@@ -64,11 +64,11 @@ EDITED += ["by twin", "part"]
 SHARES = [Shares(a / 10, b / 10) for a in range(3, 9) for b in range(4, 11)]  # that are tried
 MOST_MISPLACED = 10.0  # percent of the cases that a share is set on
 LOST = [*MEASURES, *(f"{column}: {name}" for name in NAMES for column in LOSS)]  # points
-CHANGED = "The cards of faults or trial have changed since: run `make laboratory` again."
+CHANGED = "The cards of the faults or of the trial have changed since: run `make laboratory` again."
 
 
 class LaboratoryRun(Card):
-    folder, in_words = DIAGNOSIS, "laboratory run"
+    folder, in_words = DIAGNOSIS, "benchmark run"
     date: Words = Field(description="ISO 8601")
     commit: Words
     command: Words
@@ -78,14 +78,14 @@ class LaboratoryRun(Card):
 
 @dataclass(frozen=True)
 class Laboratory:
-    """A laboratory run and its cases, each judged by undamaged cases of other families."""
+    """A run of the fault-injection benchmark and its cases, each judged by undamaged cases of other families."""
 
     run: LaboratoryRun
     cases: pd.DataFrame
 
     @cached_property
     def rates(self) -> pd.DataFrame:
-        """How often the diagnosis is right, with exact intervals, for which the cases of a model count as independent:
+        """How often the diagnosis is correct, with exact intervals that treat the cases of a model as independent:
         what, of (all, or one module, kind, family or data set), cases, models, counted, share, low and high (percent).
         """
         cases, rows = self.cases, []
@@ -144,21 +144,21 @@ class Laboratory:
         return counts.rename_axis(index="planted in", columns=None).reset_index()
 
     def placement_words(self) -> str:
-        """How often interventions place faults right, in sentences."""
+        """How often interventions locate faults correctly, in sentences."""
         sentences = []
         for twin, destroys in itertools.product((False, True), (False, True)):
             if (own := self._judged(twin, destroys)).empty:
                 continue
             how = "with a twin" if twin else "without a twin"
-            sort = "destroyed" if destroys else "made unusable"
+            sort = "class destroyed" if destroys else "class made unusable"
             right, anywhere = own["placed"] == own["part"], own["placed"].isin(PARTS_OF_MODELS)
-            counted = {"right place": right, "wrong place": anywhere & ~right, "no place": ~anywhere}
-            said = [_counted(name, int(hit.sum()), len(own)) for name, hit in counted.items()]
-            sentences.append(f"{sort}, {LEAST_LOST:g} points or more, {how}: {', '.join(said)}")
-        return f"Of cases in the laboratory run of {self.run.date}: {'; '.join(sentences)}."
+            counted = {"located correctly in": right, "incorrectly in": anywhere & ~right, "not at all in": ~anywhere}
+            words = [_counted(name, int(hit.sum()), len(own)) for name, hit in counted.items()]
+            sentences.append(f"{sort}, loss of {LEAST_LOST:g} pp or more, {how}: {', '.join(words)}")
+        return f"In the fault-injection benchmark of {self.run.date}: {'; '.join(sentences)}."
 
     def _judged(self, twin: bool, destroys: bool) -> pd.DataFrame:
-        """The cases of `placements`, with `placed`. Where the diagnosis names nothing, nothing is placed."""
+        """The cases of `placements`, with `placed`. Where the diagnosis detects nothing, nothing is located."""
         own = self.cases[_strong_enough(self.cases) & (self.cases["destroys"].astype("boolean") == destroys)]
         if twin:
             return own.assign(placed=own["by twin"])
@@ -168,13 +168,13 @@ class Laboratory:
         return own.assign(placed=pd.Series(placed, own.index).where(own["diagnosed"].notna(), NOTHING))
 
     def words(self) -> str:
-        """How often the diagnosis is right, in sentences."""
-        cases, damaged = self.cases, int(self.cases["module"].notna().sum())
-        text = f"In the laboratory run of {self.run.date} (commit {self.run.commit}), of {damaged} damaged and "
-        text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures: "
-        words = "{0.what}, {0.counted} of {0.cases} ({0.share:.0f} %, exact 95 % interval {0.low:.0f} to {0.high:.0f})"
-        text += "; ".join(map(words.format, self.rates[self.rates["of"] == "all"].itertuples()))
-        return f"{text}." if self.run.cards == cards_hash() else f"{text}. {CHANGED}"
+        """How often the diagnosis is correct, in sentences."""
+        run, cases, damaged = self.run, self.cases, int(self.cases["module"].notna().sum())
+        text = f"Fault-injection benchmark of {run.date} (commit {run.commit}; {damaged} damaged and "
+        text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures): "
+        form = "{0.what} in {0.counted} of {0.cases} ({0.share:.0f} %, exact 95 % interval {0.low:.0f} to {0.high:.0f})"
+        text += "; ".join(map(form.format, self.rates[self.rates["of"] == "all"].itertuples()))
+        return f"{text}." if run.cards == cards_hash() else f"{text}. {CHANGED}"
 
 
 def edited(rows: pd.DataFrame, probed: pd.DataFrame, point: str | None) -> dict[str, object]:
@@ -220,7 +220,7 @@ def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[st
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     """Cases with their diagnosis, by undamaged cases of other families, each corrected for its own statements alone
-    (Bonferroni): named (all modes, joined by "; ") and diagnosed (the first of `diagnosis.main_first`), or null."""
+    (Bonferroni): detected (all modes, joined by "; ") and diagnosed (the first of `diagnosis.main_first`), or null."""
     frames = []
     for family, known in by_family(cases, cases["family"].unique()).items():
         own = cases[cases["family"] == family]
@@ -232,18 +232,18 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
     named = table[table["p"] * len(STATEMENTS) < ALPHA]
     modes = named.groupby("case")["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes)))
     main = main_first(named).groupby("case")["mode"].first()
-    return cases.assign(named=modes.astype(object), diagnosed=main.astype(object))
+    return cases.assign(detected=modes.astype(object), diagnosed=main.astype(object))
 
 
 def read() -> Laboratory:
-    """The last laboratory run. Raises InputError where a file is missing or not valid."""
+    """The last run of the benchmark. Raises InputError where a file is missing or not valid."""
     (cases, run), mend = fault_card.laboratory_files(), "restore it, or run `make laboratory`"
     for path in (cases, run):
         if not path.is_file():
-            raise InputError(f"{artefacts.relative(path)} is not there: {mend}")
+            raise InputError(f"{artefacts.relative(path)} does not exist: {mend}")
     card = parse_card(LaboratoryRun, run)
     if card.table and card.table != file_hash(cases):
-        raise InputError(f"{artefacts.relative(cases)} is not as it was written: {mend}")
+        raise InputError(f"{artefacts.relative(cases)} was changed after it was written: {mend}")
     table = pd.read_csv(cases)
     if missing := [column for column in (*PLACED, *LOST, *EDITED) if column not in table]:
         raise InputError(f"{artefacts.relative(cases)} lacks the column '{missing[0]}': {mend}")
@@ -289,7 +289,7 @@ def measured(selection: Selection) -> pd.DataFrame:
 
 def measured_in(folder: Path) -> pd.DataFrame:
     """The measured strength of every fault of a calibration, MEASURED: as it was planted; images measured on, and for
-    how many the fault's own measure, oracle or answer, is correct (intact, damaged); lost (points) of that measure,
+    how many the fault's own measure (`oracle` or answer) is correct (intact, damaged); lost (points) of that measure,
     answer_lost and oracle_lost, with 95 % intervals (lost_low, lost_high and so on)."""
     strengths, hits, rows = artefacts.read_rows(folder / STRENGTHS), artefacts.read_rows(folder / HITS), []
     for planted in strengths.to_dict("records"):

@@ -30,7 +30,7 @@ from mlprobe_utils.pipeline.cards import Protocol, load_protocol
 
 FAULTS = "faults"  # the folder of damaged models beside the intact one's results
 ORDER, VISION_TOWER = "order", "vision_tower"  # the folders of variants, which are settings of the protocol
-CALIBRATION, DRAWN = "calibration", "calibration-drawn"  # of the book's faults in a model, and of the laboratory's
+CALIBRATION, DRAWN = "calibration", "calibration-drawn"  # of the book's faults in a model, and of the benchmark's
 STRENGTHS, HITS, STATISTICS = "strengths.parquet", "hits.parquet", "statistics.safetensors"
 DAMAGED_RUN = 0  # the fine-tuned state that faults are planted in
 RANDOM_FEATURES = "features-random"
@@ -39,7 +39,7 @@ CONTROLS = "controls"
 SIZES = "adapter_sizes.json"
 LENS, TRANSFER, PROMPTS, FRESH, REPLICATION = "lens", "transfer", "prompts", "fresh", "replication"
 INTERVENTIONS, INTERVENTION_ROWS = "interventions", "interventions.parquet"
-INTERVENTIONS_DRAWN = f"{INTERVENTIONS}-drawn"  # of the laboratory's cases
+INTERVENTIONS_DRAWN = f"{INTERVENTIONS}-drawn"  # of the benchmark's cases
 SCORES = "scores-"  # how tables of `scoring` begin
 PROBE_SCORES, OUTPUT_SCORES, CONTROL_SCORES = f"{SCORES}probes", f"{SCORES}outputs", f"{SCORES}controls"
 CORRECTED_HEALTH = f"{SCORES}corrected-health"
@@ -127,9 +127,9 @@ def gather(
 
 
 def probe_rows(selection: Selection, probe: str = MAIN_PROBE, **chosen: str | int) -> pd.DataFrame:
-    """The rows of one of the protocol's probe recipes; `chosen` as of `gather`."""
+    """The rows of one of the protocol's probe settings; `chosen` as of `gather`."""
     if probe not in (recipes := load_protocol(selection.protocol).probes):
-        raise unknown("probe recipe", probe, recipes)
+        raise unknown("probe settings", probe, recipes)
     return gather(selection, ["probes"], "probes.parquet", probe=probe, **chosen)
 
 
@@ -140,7 +140,7 @@ lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM p
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
 # answers to pairs of images while states are edited (`sweeps.sweep`), of the states whose interventions were made
 intervention_rows = partial(gather, names=[INTERVENTIONS], file=INTERVENTION_ROWS, discussed=True)
-# of the main recipe's probes with every seed, test images, before fine-tuning and after CONTROL_RUN
+# of the main probes with every seed, test images, before fine-tuning and after CONTROL_RUN
 seed_rows = partial(gather, names=["probes"], file="seeds.parquet")
 
 
@@ -157,7 +157,7 @@ def end_rows(selection: Selection) -> pd.DataFrame:
 
 def frozen_tower_rows(selection: Selection) -> pd.DataFrame:
     """Rows of the linear probe at the vision tower's end before fine-tuning, test images: a classifier with nothing but
-    the head trained, as MedSigLIP's authors recommend. None where no recipe is linear."""
+    the head trained, as MedSigLIP's authors recommend. None where no probe is linear."""
     recipes = load_protocol(selection.protocol).probes
     linear = next((name for name, own in recipes.items() if own.kind == "linear"), "")
     chosen = {"probe": linear, "stage": "pretrained", "split": "test", "pooling": "image_mean"}

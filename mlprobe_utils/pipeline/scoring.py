@@ -42,9 +42,9 @@ def derived(
 
 
 def probe_scores(selection: Selection, probe: str = MAIN_PROBE) -> pd.DataFrame:
-    """`metrics.probe_scores` of one probe recipe on the test images. Raises InputError as `results.probe_rows`."""
+    """`metrics.probe_scores` of some probe settings on the test images. Raises InputError as `results.probe_rows`."""
     if probe not in (recipes := load_protocol(selection.protocol).probes):
-        raise unknown("probe recipe", probe, recipes)
+        raise unknown("probe settings", probe, recipes)
 
     def make(one: Selection) -> pd.DataFrame:
         return metrics.probe_scores(pd.concat([results.probe_rows(one, name) for name in recipes]), _positives(one))

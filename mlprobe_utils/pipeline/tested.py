@@ -72,12 +72,12 @@ def resamples_of_tested(image_set: ImageSet, split_rule: str) -> tuple[Resamples
     own, slug = components(image_set.manifest)[tested.index], image_set.card.slug
     if len(set(own)) < 2:
         found = f"{slug}: its test set ({len(own)} images) is of one patient or duplicate group"
-        raise InputError(f"{found}: an interval needs two, add test images of others")
+        raise InputError(f"{found}: an interval needs two or more, add test images of others")
     return resample(own), list(tested["image"])
 
 
 def of_tested(found: Outcomes, images: list[str], whose: str) -> Outcomes:
     """The outcomes, if their images are `images`, from `resamples_of_tested`. Raises InputError, naming `whose`."""
     if found.images != images:
-        raise InputError(f"{whose}: its rows are not of the test images, make them anew")
+        raise InputError(f"{whose}: its rows are not from the test images, recompute them")
     return found

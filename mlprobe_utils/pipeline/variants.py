@@ -26,8 +26,8 @@ class Discussion(Card):
     title: Words
     # whether the vision tower is adapted, what it is trained by, the order of image and question, or states
     varies: Literal["vision_tower", "training", "order", "states"]
-    models: list[Words] = Field(min_length=1, description="slugs of model cards; a miniature stands for its original")
-    datasets: list[Words] | None = Field(None, min_length=1, description="slugs; phantoms stand for theirs. None: all")
+    models: list[Words] = Field(min_length=1, description="slugs of model cards; miniatures of them are included")
+    datasets: list[Words] | None = Field(None, min_length=1, description="slugs; phantoms of them, too. None: all")
 
 
 def load_discussion(slug: str) -> Discussion:

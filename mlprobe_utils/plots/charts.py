@@ -1,4 +1,4 @@
-"""The line charts of the book: small multiples, a row a model and a column a data set unless stated. `names` is
+"""The line charts of the book: small multiples, one row per model and one column per data set unless stated. `names` is
 everywhere slug -> name of models and data sets, in the order of rows and columns."""
 
 import itertools
@@ -11,9 +11,9 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES, STATE
 from mlprobe_utils.evaluation.metrics import METRICS, PAPER_METRICS, best_without_model
-from mlprobe_utils.evaluation.names import CONTROL_TASK, MAJORITY, RANDOM_WEIGHTS
+from mlprobe_utils.evaluation.names import CONTROL_TASK, RANDOM_WEIGHTS
 from mlprobe_utils.evaluation.own_rows import accuracy
-from mlprobe_utils.evaluation.points import MODULES, POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
+from mlprobe_utils.evaluation.points import POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
 from mlprobe_utils.plots.figures import LIGHT, Figure, Key, in_words
@@ -24,9 +24,8 @@ if TYPE_CHECKING:
 
 METRIC_NAMES = {name: name.replace("_", " ") for name in METRICS} | {"f1": "F1", "auc": "AUC", "mcc": "MCC"}
 FEW = 6  # models that lines in one panel can tell apart
-MEAN = "mean over models"
 STAGES = [Key(name, "stage", COLOURS[n], dashed=n == 0) for n, name in enumerate(STAGE_NAMES.values())]
-BLIND = "best without a model"
+BLIND = "best model-free baseline"
 CONTROLS = [
     Key(CONTROL_TASK, "control", COLOURS[2], thin=True),
     Key(RANDOM_WEIGHTS, "control", COLOURS[4], dashed=True, thin=True),
@@ -34,7 +33,7 @@ CONTROLS = [
 ]
 HEALTHY, PLANTED = "healthy", "healthy and with a planted fault"
 ACCURACY, BY_LAYER = Axes("accuracy (%)"), Axes("accuracy (%)", "LLM layer")
-ALONG = "as the information flows"
+ALONG = "in the order of the forward pass"
 PROFILE = Axes("score (%)", ALONG)
 
 
@@ -61,13 +60,13 @@ def probe_curves(
         probed = controls[drawn].merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
         both = pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]].assign(run=0)
         long = pd.concat([long, in_words(both, names, STATE)], ignore_index=True)
-        keys, title = [*STAGES, *CONTROLS], f"{title}, and what they have to beat"
-    title += " (areas: 95 % bands, of new seeds and images)" if banded else ""
+        keys, title = [*STAGES, *CONTROLS], f"{title}, with controls and baselines"
+    title += " (areas: 95 % bands over new seeds and images)" if banded else ""
     return lines(long, keys, Axes(f"{METRIC_NAMES[metric]} (%)"), title)
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Figures S4 to S17: the paper's five metrics of one model at every point, one row a metric."""
+    """Figures S4 to S17: the paper's five metrics of one model at every point, one row per metric."""
     long = _points_and_answer(scores, outputs).melt([*STATE, "run", "point"], list(PAPER_METRICS), var_name="metric")
     long["metric"] = long["metric"].map(METRIC_NAMES)
     title = f"Five metrics of {names[long['model'].iloc[0]]} at every probe point, before and after fine-tuning"
@@ -78,9 +77,9 @@ def recipe_curves(
     scores: Mapping[str, pd.DataFrame],
     names: Mapping[str, str],
     metric: str = "accuracy",
-    by: str = "probe recipe",
+    by: str = "probe settings",
 ) -> Figure:
-    """Curves after fine-tuning, a line a probe recipe or what else `by` says; name -> probe scores of one pooling."""
+    """Curves after fine-tuning, a line per probe setting, or what `by` says; name -> probe scores of one pooling."""
     curves = pd.concat([own.assign(series=name, value=own[metric]) for name, own in scores.items()])
     curves = curves[curves["stage"] == "finetuned"]
     keys = [Key(name, by, COLOURS[1 + n % 5], dashed=n > 0) for n, name in enumerate(scores)]
@@ -94,46 +93,14 @@ def learning_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     long = curves.assign(x=curves["epoch"].astype(int).astype(str)).rename(columns=losses)
     long = long.melt(["model", "dataset", "run", "x"], list(losses.values()), var_name="series")
     keys = [Key(name, "images", COLOURS[1 + n], dashed=n == 1) for n, name in enumerate(losses.values())]
-    axes = Axes("loss per answer token (nats), logarithmic", "epoch", "", 3, logarithmic=True)
-    return lines(long, keys, axes, "Learning curves of the fine-tuning", names)
-
-
-def health_profiles(profile: pd.DataFrame, names: Mapping[str, str], series: Mapping[str, str]) -> Figure:
-    """FHS_V -> FHS_C -> FHS_L -> P_final, a line a model, in the order of `names`; one row a series of models. Of
-    `health.profile`, of one stage, and `cards.series`."""
-    long = profile.melt(["model", "dataset"], list(SCORES), var_name="x")
-    long = in_words(long.assign(group=long["model"].map(series)), names, STATE)
-    models = long.drop_duplicates("model")
-    places = zip(models["model"], models.groupby("group").cumcount(), strict=True)
-    keys = [Key(name, "model", COLOURS[place % len(COLOURS)], dashed=place % 2 == 1) for name, place in places]
-    long["series"] = long["model"]
-    return lines(long, keys, PROFILE, "Four-score health profiles by series", by=("group", "dataset"))
+    axes = Axes("loss per answer token (nats, log scale)", "epoch", "", 3, logarithmic=True)
+    return lines(long, keys, axes, "Learning curves of fine-tuning", names)
 
 
 def stage_profiles(profile: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """The profiles of one model, from `health.profile`, a line a stage."""
+    """The profiles of one model, from `health.profile`, a line per stage."""
     long = profile.melt(STATE, list(SCORES), var_name="x")
     return lines(long, STAGES, PROFILE, "Four-score health profiles", names, (None, "dataset"))
-
-
-def journey(
-    ends: pd.DataFrame, names: Mapping[str, str], metric: str = "accuracy", majority: Mapping[str, float] | None = None
-) -> Figure:
-    """A metric at the end of each module and of the answer, from `tables.module_ends`; one panel a data set. Of more
-    than FEW models each is a faint line, and their mean a strong one. `majority`: name of a data set -> what naming its
-    majority class scores, percent."""
-    ends = ends.rename(columns={f"{letter} end": module for letter, module in MODULES.items()})
-    long = in_words(ends.melt(STATE, [*MODULES.values(), "final output"], var_name="x"), names, STATE)
-    long["series"], keys = long["stage"], [*STAGES]
-    title = f"Probes where each module ends, and the model's answers: {METRIC_NAMES[metric]}"
-    if (models := long["model"].nunique()) > FEW:
-        long = long.assign(run=long["model"], model=MEAN)
-        title += f", mean over {models} models (faint: each)"
-    if majority is not None:
-        blind = long.drop_duplicates(["dataset", "x"]).assign(model=MAJORITY, series=MAJORITY)
-        long = pd.concat([long, blind.assign(value=blind["dataset"].map(majority))])
-        keys.append(Key(MAJORITY, "baseline", COLOURS[4], dashed=True))
-    return lines(long, keys, Axes(f"{METRIC_NAMES[metric]} (%)", ALONG, whole=True), title, by=(None, "dataset"))
 
 
 def fault_curves(
@@ -142,7 +109,22 @@ def fault_curves(
     """Probing accuracy at every point and of the answer, healthy and damaged; a vertical line where the damage is. Of
     `fault_effects.effects`; `damaged` are those of one healthy model."""
     long = main_path(table, pooling).melt(["model", "dataset", "point", "place"], ["intact", "damaged"], "state")
-    return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line)", "place")
+    return _by_fault(long, damaged, names, ACCURACY, "Probing accuracy of {}, {} (vertical line: where it is)", "place")
+
+
+def fault_overview(table: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str]) -> Figure:
+    """As `fault_curves`, in one panel: the healthy model, and a line for each of the strongest faults."""
+    strongest = {one.slug: f"fault: {one.fault.name.partition(',')[0]}" for one in damaged if one.is_strongest}
+    of_faults = main_path(table)[lambda rows: rows["model"].isin(strongest)]
+    lost = of_faults.assign(series=of_faults["model"].map(strongest), value=of_faults["damaged"])
+    whole = of_faults.drop_duplicates(["dataset", "point"]).assign(series=HEALTHY, value=lambda rows: rows["intact"])
+    model = names[damaged[0].model]
+    long = pd.concat([whole, lost])[["dataset", "point", "series", "value"]].assign(model=model)
+    looks = zip(strongest.values(), COLOURS[:1] + COLOURS[2:], strict=False)
+    keys = [Key(name, "model", colour, dashed=True) for name, colour in looks]
+    keys = [Key(HEALTHY, "model", COLOURS[1]), *keys]
+    title = f"{model} without a fault and with a fault at a known place: accuracy of probes and answers"
+    return lines(long.replace({"dataset": names}), keys, ACCURACY, title, by=(None, "dataset"))
 
 
 def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], names: Mapping[str, str]) -> Figure:
@@ -156,7 +138,7 @@ def fault_profiles(profiles: pd.DataFrame, damaged: Sequence["DamagedModel"], na
 def _by_fault(
     long: pd.DataFrame, damaged: Sequence, names: Mapping[str, str], axes: Axes, title: str, marked: str | None = None
 ) -> Figure:
-    """Lines of `long` (model: a damaged one; state: it, or the intact one; dataset, point, value); one row a fault."""
+    """Lines of `long` (model: a damaged one; state: it, or the intact one; dataset, point, value); a row per fault."""
     faults = {one.slug: one.fault.name for one in damaged}
     strengths = {one.slug: one.strength for one in damaged}
     healthy, model = long["state"] == "intact", names[damaged[0].model]
@@ -174,13 +156,13 @@ def both_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     long["series"] = long["variable"] + ", " + long["stage"].map(STAGE_NAMES)
     curves = itertools.product(zip(POOLINGS, COLOURS, strict=False), STAGES)
     keys = [Key(f"{name}, {key.name}", "curve", colour, dashed=key.dashed) for (name, colour), key in curves]
-    return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) along the LLM", names)
+    return lines(long, keys, BY_LAYER, "Comprehension (image tokens) and utilization (last token) by LLM layer", names)
 
 
 def difference_curves(differences: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Utilization less comprehension at every LLM layer, with simultaneous bands, from `comprehension.differences`."""
-    axes = replace(BY_LAYER, vertical="utilization less comprehension (pp)", unit=" pp")
-    title = "Utilization less comprehension, with 95 % bands of new seeds and images"
+    """Utilization - comprehension at every LLM layer, with simultaneous bands, from `comprehension.differences`."""
+    axes = replace(BY_LAYER, vertical="utilization - comprehension (pp)", unit=" pp")
+    title = "Utilization - comprehension, with 95 % bands over new seeds and images"
     return lines(differences, STAGES, axes, title, names)
 
 
@@ -191,19 +173,19 @@ def lens_curves(table: pd.DataFrame, names: Mapping[str, str], meaning: str, tit
 
 
 def order_curves(curves: pd.DataFrame, names: Mapping[str, str]) -> Figure:
-    """Accuracy of image tokens and answer, a line an order of the prompt: `comprehension.order_curves` of one stage."""
+    """Accuracy of image tokens and answer, a line per prompt order: `comprehension.order_curves` of one stage."""
     stage = STAGE_NAMES[curves["stage"].iloc[0]]
     keys = [Key(name, "order", COLOURS[n], dashed=n > 0) for n, name in enumerate(ORDER_NAMES.values())]
-    title = f"Image tokens and answer {stage}, by what comes first in the prompt (areas: 95 % bands)"
+    title = f"Accuracy of image tokens and answers {stage}, by prompt order (areas: 95 % bands)"
     return lines(curves.assign(series=curves["order"].map(ORDER_NAMES)), keys, ACCURACY, title, names)
 
 
 def edit_curves(curves: pd.DataFrame, names: Mapping[str, str], vertical: str, title: str) -> Figure:
-    """What an edit at each point does, a line an edit, with 95 % intervals; one row a data set, one column a model. Of
+    """What an edit at each point does, a line per edit, with 95 % intervals; a row per data set, a column per model. Of
     `interventions.curves`."""
     series = dict.fromkeys(curves["series"])
     keys = [Key(name, "edit", COLOURS[n], dashed=n > 0) for n, name in enumerate(series)]
-    axes = Axes(vertical, "edited at, in the order the data flows", whole=True)
+    axes = Axes(vertical, "edited probe point, in the order of the forward pass", whole=True)
     return lines(curves, keys, axes, f"{title} (areas: 95 % intervals)", names, by=("dataset", "model"))
 
 
@@ -214,8 +196,8 @@ def plot(
 
     >>> mp.plot(rows, answers).save("curve.svg")
 
-    `rows` and `answers` are from `probe` and `answer`; `metric` and `choices` (`split`, `level`, `positive`) are as of
-    `accuracy`, and so is the InputError."""
+    `rows` and `answers` are from `probe` and `answer`; `metric`, `choices` (`split`, `level`, `positive`) and
+    InputError are as in `accuracy`."""
     curve = accuracy(rows, metric, **choices)
     curve["line"] = [
         f"{PROBED[point[0]]}, {POOLING_NAMES[pooling or 'image_mean']}" if is_point(point) else "other features"
@@ -233,7 +215,7 @@ def plot(
         final = alt.Chart(accuracy(answers, metric, **choices)).encode(y=f"{metric}:Q")
         layers.append(final.mark_rule(strokeDash=[4, 3]))
         layers.append(final.mark_text(align="right", dy=-6).encode(x=alt.value("width"), text=alt.value("answers")))
-    words = f"{value} of probes at {curve['point'].nunique()} points, with intervals"
+    words = f"{value} of probes at {curve['point'].nunique()} probe points, with intervals"
     return alt.layer(*layers).properties(width=480, height=240, description=words)
 
 

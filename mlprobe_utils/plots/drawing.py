@@ -13,17 +13,19 @@ import vl_convert
 from mlprobe_utils.plots.figures import BETWEEN, LIGHT, SERIES_END, Figure, Panel, single
 
 COLOURS = tuple(f"var(--chart-{number}, {light})" for number, light in enumerate(LIGHT, 1))
-WIDTH, HEIGHT, COMPACT_HEIGHT = 240, 190, 120  # pixels; a page scales them
+WIDTH, HEIGHT = 240, 190  # pixels; a page scales them
+LARGE = (420, 180)  # width and height of a panel that is shown alone
 _TEXT = {"labelColor": "currentColor", "titleColor": "currentColor", "titleFontWeight": "normal"}
 THEME = {
     "background": "transparent",
     "view": {"stroke": None},
     "axis": {**_TEXT, "domainColor": "gray", "tickColor": "gray", "gridColor": "gray", "gridOpacity": 0.25},
-    "axisX": {"labelFontSize": 10},
-    "axisY": {"labelFontSize": 11, "ticks": False, "domain": False},
+    "axisX": {"labelFontSize": 12},
+    "axisY": {"labelFontSize": 12, "ticks": False, "domain": False},
     "header": _TEXT,
     "legend": _TEXT,
     "text": {"color": "currentColor"},
+    "title": {"color": "currentColor"},
     "line": {"strokeCap": "round"},
 }
 _NEEDLESS = {"class", "pointer-events", "font-family", "version", "role", "stroke-miterlimit"}
@@ -52,10 +54,14 @@ def drawing(spec: dict, tables: Mapping[str, pd.DataFrame] | None = None) -> tup
 
 
 def panel(
-    title: str, layers: Sequence[dict], height: float, tables: Mapping[str, pd.DataFrame], words: Iterable[str]
+    title: str,
+    layers: Sequence[dict],
+    size: tuple[float, float],
+    tables: Mapping[str, pd.DataFrame],
+    words: Iterable[str],
 ) -> Panel:
-    """Layers over each other, of `tables`, which show `words`."""
-    size = {"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
+    """Layers over each other, of `tables`, which show `words`; `size`: width and height in pixels."""
+    size = {"width": size[0], "height": size[1], "autosize": {"type": "fit", "contains": "padding"}}
     return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words))
 
 

@@ -3,7 +3,8 @@ without the book's style sheet.
 
 book/_static/charts.js adds tooltips, highlighting and enlargement by three attributes: marks carry `data-series` (names
 they belong to, separated by |) and `data-told` (the tooltip: one text, or one a vertex, separated by |), keys carry
-`data-highlight` (the name that they single out)."""
+`data-highlight` (the name that they single out). Of many panels a page shows one at a time: without JavaScript each is
+in a fold, with it lists of their `facets` choose among them."""
 
 import html
 import json
@@ -24,8 +25,9 @@ from mlprobe_utils.evaluation.rows import STAGES
 BETWEEN = "|"
 SERIES_END = "‖"  # in a mark's description for Altair: names that it belongs to, then what a tooltip says of it
 MOST_COLUMNS = 3  # of panels
-MANY = 15  # panels; more are drawn compact
-MOST_ROWS = 40  # of numbers that a page shows; more are only in the file
+MOST_PANELS = 6  # beside each other; of more the reader chooses one
+JOINT = " · "  # between the names in a panel's title
+MOST_ROWS = 20  # of a table that a page shows; all are in the file
 ENLARGE = '<button type="button" class="chart-zoom" hidden>Enlarge</button>'
 # distinguishable with every kind of colour vision, on white and on black
 LIGHT = ("#b34700", "#0072b2", "#6e00e6", "#806060", "#000020", "#3c0000")
@@ -72,6 +74,7 @@ class Figure:
     panels: Sequence[Panel]
     title: str
     columns: int = 1  # at most: as many a row as fit
+    facets: Sequence[str] = ()  # what the names in the panels' titles are, where there are many panels
     keys: Sequence[Key] = ()
     axes: tuple[str, str] = ("", "")  # what the vertical and the horizontal axis of all panels mean
     numbers: pd.DataFrame | None = None  # all that is drawn, for a fold: as CSV and, up to MOST_ROWS, as a table
@@ -80,26 +83,41 @@ class Figure:
     @cached_property
     def html(self) -> str:
         vertical, horizontal = map(html.escape, self.axes)
-        groups = [
+        legend = "".join(
             f'<div class="chart-keys" role="group" aria-label="{html.escape(kind)}">'
             f"{''.join(_key(key) for key in self.keys if key.kind == kind)}</div>"
             for kind in dict.fromkeys(key.kind for key in self.keys)
-        ]
+        )
         fold = ""
         if self.numbers is not None:
             numbers = self.numbers.rename(columns={"dataset": "data set"})
             table = table_html(numbers, self.decimals) if len(numbers) <= MOST_ROWS else ""
-            summary = "<summary>The numbers of this chart</summary>"
+            summary = "<summary>Data of this chart</summary>"
             fold = f'<details class="chart-data">{summary}{download(numbers, self.title)}{table}</details>'
         parts = [
             f'<figure class="chart" style="--columns:{self.columns}"><style>{STYLE}</style><div class="chart-body">',
-            f'<div class="chart-legend">{"".join(groups)}</div>' if groups else "",
+            f'<details class="chart-legend" open><summary>Legend</summary>{legend}</details>' if legend else "",
             f'<p class="chart-axis">↑ {vertical}</p>' if vertical else "",
-            f'<div class="chart-panels">{"".join(_panel(panel, self.title) for panel in self.panels)}</div>',
+            self._choice if self.facets else f'<div class="chart-panels">{self._drawn}</div>',
             f'<p class="chart-axis chart-axis-below">→ {horizontal}</p>' if horizontal else "",
             f"</div><figcaption>{html.escape(self.title)} {ENLARGE}</figcaption>{fold}</figure>",
         ]
         return "".join(parts)
+
+    @property
+    def _drawn(self) -> str:
+        return "".join(_panel(panel, self.title) for panel in self.panels)
+
+    @property
+    def _choice(self) -> str:
+        """One panel open, the others folded; the address of a page with `#<figure>=<panel's title>` opens that one."""
+        folds = [
+            f'<details class="chart-choice"{"" if number else " open"}><summary>{html.escape(panel.title)}</summary>'
+            f"{_panel(panel, self.title)}</details>"
+            for number, panel in enumerate(self.panels)
+        ]
+        names = html.escape(JOINT.join(self.facets).replace("dataset", "data set"))
+        return f'<div class="chart-choices" id="{slug(self.title)}" data-facets="{names}">{"".join(folds)}</div>'
 
     @property
     def description(self) -> str:
@@ -162,11 +180,15 @@ def single(name: str) -> str:
     return name.translate({ord(BETWEEN): "¦", ord(SERIES_END): "¦"})
 
 
+def slug(title: str) -> str:
+    """A title as a name of a file or a place in a page."""
+    return re.sub(r"\W+", "-", title.lower()).strip("-")
+
+
 def download(table: pd.DataFrame, title: str) -> str:
     """A paragraph with a link to a table as a CSV file named after its title; the file is in the page itself."""
-    file = re.sub(r"\W+", "-", title.lower()).strip("-")
     csv = quote(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"), safe=" ,.:;/()-_")
-    link = f'<a download="{file}.csv" href="data:text/csv;charset=utf-8,{csv}">Download as CSV</a>'
+    link = f'<a download="{slug(title)}.csv" href="data:text/csv;charset=utf-8,{csv}">Download as CSV</a>'
     return f"<p>{link} ({len(table)} rows)</p>"
 
 
@@ -181,6 +203,14 @@ def table_html(table: pd.DataFrame, decimals: int = 1) -> str:
     counts = {column: table[column].astype(object).where(table[column].notna(), "") for column in whole}
     look = {"index": False, "border": 0, "classes": "table", "justify": "left", "na_rep": ""}
     return scrolling(table.assign(**words, **counts).to_html(float_format=f"{{:z.{decimals}f}}".format, **look))
+
+
+def head_html(table: pd.DataFrame, decimals: int = 1, title: str = "table") -> str:
+    """As `table_html`; of a table of more than MOST_ROWS rows the first ones, and all as a file."""
+    if len(table) <= MOST_ROWS:
+        return table_html(table, decimals)
+    words = f"<p>First {MOST_ROWS} of {len(table)} rows.</p>"
+    return table_html(table.head(MOST_ROWS), decimals) + words + download(table, title)
 
 
 def scrolling(table: str) -> str:

@@ -1,4 +1,4 @@
-"""Forest plots: values with intervals, in blocks with a line a model, one panel a data set."""
+"""Forest plots: values with intervals, in blocks with a line per model, one panel per data set."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor
@@ -7,7 +7,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, channel, description, layer, panel
+from mlprobe_utils.plots.drawing import COLOURS, WIDTH, channel, description, layer, panel
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, in_words
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
@@ -26,7 +26,7 @@ RULES = {  # across all blocks
 def change_chart(
     changes: pd.DataFrame, names: Mapping[str, str], title: str, verdicts: Sequence[str] = VERDICTS
 ) -> Figure:
-    """Changes in accuracy with their intervals: a block a statement, with a tick at the threshold where there is one.
+    """Changes in accuracy with their intervals: a block per statement, with a tick at the threshold where there is one.
     `changes` has model, dataset, statement, the change (`value`, `change` or `difference`) and its interval (`band_low`
     and `band_high`, else `low` and `high`) in pp, verdict, threshold. `verdicts`: below 0, above 0 or no loss, neither.
     """
@@ -42,14 +42,14 @@ def change_chart(
         keys += [Key(model, "model") for model in rows["model"].unique()]
     numbers, ticks = rows[["dataset", "model", "statement", "change", "low", "high", "verdict"]], rows[:0]
     if "threshold" in rows:
-        title += "; upright ticks: thresholds"
+        title += " (ticks: detection thresholds)"
         numbers = numbers.assign(threshold=rows["threshold"])
         ticks = rows[["dataset", "block", "model"]].assign(value=-rows["threshold"])
     zero = pd.DataFrame({"dataset": rows["dataset"].unique(), "name": "", "value": 0.0})
     pitch = 14 if rows["model"].nunique() <= FEW else 8
-    axes = ("a block a statement, a line a model", "change in accuracy (pp); a loss lies to the left of 0")
+    axes = ("one block per statement, one line per model", "change in accuracy (pp); losses are left of 0")
     panels = _panels(rows, words, zero, ticks, keys, pitch, gap=1, step=5, least=(-5, 5))
-    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), (), keys, axes, numbers)
 
 
 def accuracy_chart(
@@ -67,10 +67,10 @@ def accuracy_chart(
     ticks = means[means["group"] != TRADITIONAL].assign(block=means["group"], kind=means["group"])
     ticks["tip"] = [description([m.kind], f"mean of {m.kind}: {m.value:.1f} %") for m in ticks.itertuples()]
     keys = [key for key in CATEGORY_KEYS if key.name in set(rows["group"])]
-    title += "; ticks: means of a category; dashed: mean of all traditional; dotted: majority class"
-    axes = ("a block a category, a line a model", "accuracy on the test images (%)")
+    title += " (ticks: category means; dashed: mean of all traditional classifiers; dotted: majority class)"
+    axes = ("one block per category, one line per model", "accuracy on the test images (%)")
     panels = _panels(rows, words, rules, ticks, keys, pitch=10, gap=0, step=10)
-    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), keys, axes, numbers)
+    return Figure(panels, title, min(MOST_COLUMNS, len(panels)), (), keys, axes, numbers)
 
 
 def _panels(
@@ -84,11 +84,11 @@ def _panels(
     step: int,
     least: tuple[int, ...] = (),
 ) -> list[Panel]:
-    """A panel a data set, of `rows` (dataset, block, model, kind: a key with a shape, value, low, high), each described
-    by `words`; with `rules` across all blocks (dataset, name of RULES, value), and `ticks` (dataset, block, value)
-    through a block, with `kind` and `tip`, or in the line of a `model`. Lines are `pitch` pixels apart, blocks `gap`
+    """A panel per data set, of `rows` (dataset, block, model, kind: a key with a shape, value, low, high), described by
+    `words`; with `rules` across all blocks (dataset, name of RULES, value), and `ticks` (dataset, block, value) through
+    a block, with `kind` and `tip`, or in the line of a `model`. Lines are `pitch` pixels apart, blocks `gap`
     lines; the horizontal axis ends at multiples of `step` and holds the values `least`."""
-    least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *least)
+    least = (rows["low"].min(), rows["high"].max(), rules["value"].min(), *ticks["value"], *least)
     domain = [step * floor(min(least) / step), step * ceil(max(least) / step)]
     x = {"title": None, "scale": {"domain": domain, "nice": False, "zero": False}, "axis": {"tickCount": 4}}
     low, x = channel("low:Q", **x), channel("value:Q", **x)
@@ -119,9 +119,9 @@ def _panels(
         elif len(of_ticks):
             layers.append(layer("ticks", "rule", {"color": "gray", "strokeWidth": 1.5}, **span))
         layers += [
-            layer("titles", "text", {"align": "left", "fontSize": 11}, x={"value": 0}, y=y, text="block:N"),
+            layer("titles", "text", {"align": "left", "fontSize": 12}, x={"value": 0}, y=y, text="block:N"),
             layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
             layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
-        panels.append(panel(dataset, layers, height * pitch, tables, shown))
+        panels.append(panel(dataset, layers, (WIDTH, height * pitch), tables, shown))
     return panels

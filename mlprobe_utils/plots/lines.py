@@ -1,4 +1,4 @@
-"""Small multiples of lines over named sites."""
+"""Small multiples of lines over probe points or other positions."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,18 +9,18 @@ import pandas as pd
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.names import OUTPUT
 from mlprobe_utils.evaluation.points import ANSWER as MAPPED
-from mlprobe_utils.evaluation.points import MODULES, SIDE_PATHS, flow_order, is_point
-from mlprobe_utils.plots.drawing import COMPACT_HEIGHT, HEIGHT, channel, description, layer, panel
-from mlprobe_utils.plots.figures import BETWEEN, MANY, Figure, Key, columns_of, in_words
+from mlprobe_utils.evaluation.points import SIDE_PATHS, flow_order, is_point
+from mlprobe_utils.plots.drawing import HEIGHT, LARGE, WIDTH, channel, description, layer, panel
+from mlprobe_utils.plots.figures import BETWEEN, JOINT, MOST_PANELS, Figure, Key, columns_of, in_words
 
-ANSWER = "answer"  # the site after the last layer: the generated answer
+ANSWER = "answer"  # the position after the last layer: the generated answer
 ANSWERS = (ANSWER, "P_final")
 LAST = dict.fromkeys((OUTPUT, MAPPED), ANSWER)
-POINTS = "probe point, in the order the data flows"
+POINTS = "probe point, in the order of the forward pass"
 BAND = ("band_low", "band_high")
 BAND_OPACITY = 0.2
-MOST_LABELS = 20  # sites that can all be written under a panel
-MOST_LETTERS = 36  # beside each other under a panel
+MOST_LABELS = 20  # positions that can all be labelled under a panel
+MOST_LETTERS = 30  # beside each other under a panel
 _LINE = ["model", "series"]  # what makes marks one line
 
 
@@ -44,15 +44,15 @@ def lines(
     marked: str | None = None,
 ) -> Figure:
     """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds. A value below the axis
-    is drawn at the lower edge and written there: it would flatten all curves. Many panels are drawn compact.
+    is drawn at the lower edge and written there: it would flatten all curves.
 
     Args:
-        long: columns point or x (a site), value, series (the name that has a colour; without it the stage), model,
+        long: columns point or x (a position), value, series (the name that has a colour; without it the stage), model,
             those of `by`, run where there are several, and those of BAND for an area behind a line (nan: none).
         keys: first those of the series; those of models, where there are several, are added.
         names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
         by: the columns whose values make the rows (None: one row) and the columns of panels.
-        marked: the column with the site at which a panel has a vertical line."""
+        marked: the column with the position of a panel's vertical line."""
     long = long.rename(columns={"point": "x"}).replace({"x": LAST, marked: LAST})
     long = long if names is None else in_words(long, names, STATE)
     long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))
@@ -63,23 +63,22 @@ def lines(
     order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, axes)
     places = itertools.product(above.unique(), beside.unique())
     parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
-    compact, kind, horizontal = len(parts) > MANY, keys[0].kind, axes.horizontal
+    facets = tuple(filter(None, by)) if len(parts) > MOST_PANELS else ()
+    kind, size = keys[0].kind, LARGE if facets or len(parts) == 1 else (WIDTH, HEIGHT)
     models = [model for model in long["model"].unique() if model not in {key.name for key in keys}]
-    if compact:  # every panel names its model
-        horizontal += "".join(f"; {letter}: {name}" for letter, name in MODULES.items()) if horizontal == POINTS else ""
-    elif len(models) > 1:
+    if len(models) > 1 and "model" not in facets:  # else every panel names its model
         series = [key for key in keys if key.kind == kind]
         keys = [*series, *(Key(model, "model") for model in models), *keys[len(series) :]]
-    panels, height = [], COMPACT_HEIGHT if compact else HEIGHT
+    panels = []
     for place, own in parts.items():
         of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
         sites = [x for x in order if x in of_row]
         tables = _tables(own, sites, axes, domain)
         if marked:
             tables["marked"] = pd.DataFrame({"x": own[marked][:1]})
-        looks = _looks(sites, keys, axes, domain, compact).items()
+        looks = _looks(sites, keys, axes, domain).items()
         layers = [layer(name, mark, look, **channels) for name, (mark, look, channels) in looks if name in tables]
-        panels.append(panel(" · ".join(filter(None, place)), layers, height, tables, _words(own)))
+        panels.append(panel(JOINT.join(filter(None, place)), layers, size, tables, _words(own)))
     line = list(dict.fromkeys([*filter(None, by), "model", kind]))
     drawn = long.assign(**{kind: long["series"]}).groupby([*line, "x"], sort=False)
     numbers = drawn["value"].mean().unstack("x")[order]
@@ -87,7 +86,8 @@ def lines(
         ends = {end.replace("_", ", "): drawn[end].mean().unstack("x")[order].dropna(how="all") for end in BAND}
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
-    return Figure(panels, title, columns_of(long, *by), keys, (axes.vertical, horizontal), numbers, axes.decimals)
+    described = keys, (axes.vertical, axes.horizontal), numbers, axes.decimals
+    return Figure(panels, title, columns_of(long, *by), facets, *described)
 
 
 def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:
@@ -141,7 +141,7 @@ def _tables(
 
 
 def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor: float) -> pd.DataFrame:
-    """Vertices of lines in the sites' order; a line is interrupted, by a row without value, where a module ends."""
+    """Vertices of lines in the order of positions; a line is broken, by a row without value, where a module ends."""
     table = table.assign(
         place=table["x"].map({site: float(place) for place, site in enumerate(order)}),
         part=[x[0] if is_point(x) else "" for x in table["x"]],
@@ -155,16 +155,11 @@ def _vertices(table: pd.DataFrame, line: list[str], order: Sequence[str], floor:
 
 
 def _looks(
-    order: Sequence[str], keys: Sequence[Key], axes: Axes, domain: tuple[float, float], compact: bool
+    order: Sequence[str], keys: Sequence[Key], axes: Axes, domain: tuple[float, float]
 ) -> dict[str, tuple[str, dict, dict]]:
     """Table of a panel -> mark, its look, and its channels; the lowest layer first."""
     axis = {"labelOverlap": True, "ticks": False, "labelPadding": 4}
-    if compact:  # of a module the letter at the middle one of its points
-        modules = [[*own] for _, own in itertools.groupby(order, lambda x: x[0] if is_point(x) else x)]
-        labels = [own[len(own) // 2] for own in modules]
-        axis["labelExpr"] = "test(/^[A-Z][.]\\d\\d$/, datum.value) ? slice(datum.value, 0, 1) : datum.value"
-    else:
-        labels = [x for x in order if len(order) <= MOST_LABELS or x.endswith("0") or not is_point(x)]
+    labels = [x for x in order if len(order) <= MOST_LABELS or x.endswith("0") or not is_point(x)]
     flat = len(labels) * max(map(len, labels)) < MOST_LETTERS
     axis |= {"values": labels, "labelAngle": 0 if flat else -25 if len(labels) < 8 else -90}
     coloured = [key for key in keys if key.colour]
@@ -175,10 +170,11 @@ def _looks(
 
     x = {"x": channel("x:N", sort=order, scale={"domain": order}, title=None, axis=axis)}
     upright = {"type": "log" if axes.logarithmic else "linear", "nice": not axes.logarithmic}
-    y = {"title": None, "scale": {"domain": domain} | upright, "axis": {"tickCount": 3 if compact else 5}}
+    y = {"title": None, "scale": {"domain": domain} | upright, "axis": {"tickCount": 5}}
     colour, silent = {"color": by_series([key.colour for key in coloured])}, {"description": "silent:N"}
     band = x | {"y": channel(f"{BAND[0]}:Q", **y), "y2": BAND[1]} | colour | silent
-    place = x | {"y": channel("drawn:Q", **y)} | colour
+    floor = x | {"y": channel("drawn:Q", **y)}
+    place = floor | colour
     line, model, point = place | {"order": "place:Q"}, channel("model:N"), {"filled": True, "opacity": 1}
     style = {
         "strokeWidth": by_series([1 if key.thin else 2 for key in coloured], type="ordinal"),
@@ -192,6 +188,6 @@ def _looks(
         "means": ("line", {}, line | style | {"detail": model, "description": "tip:N"}),
         "answers": ("point", point | {"shape": "diamond", "size": 60}, place | silent),
         "alone": ("point", point | {"shape": "circle", "size": 30}, place | silent),
-        "side paths": ("text", {"dy": -7, "fontSize": 10}, x | {"y": {"value": 0}, "text": "text:N"}),
-        "low": ("text", {"align": "right", "dx": -6, "dy": -6}, place | silent | {"text": "text:N"}),
+        "side paths": ("text", {"dy": -7, "fontSize": 12}, x | {"y": {"value": 0}, "text": "text:N"}),
+        "low": ("text", {"align": "right", "dx": -6, "dy": -6, "fontSize": 12}, floor | silent | {"text": "text:N"}),
     }

@@ -118,13 +118,13 @@ class _Scheme:
         x, below = WIDTH - EDGE + 4, self.y + SPACE + BOX  # right of all places where the flow turns down
         self._line([(x, self.top - SPACE), (x, self.top)], arrow=True)
         self._line([(x, self.y), (x, below)], arrow=True)
-        words = "added to the image states after the first decoder layers"
+        words = "added to the image tokens after the first decoder layers"
         self._text(x - 10, below - 12, words, align="right", opacity=FAINT)
 
     def answer_and_legend(self, adapted: bool) -> None:
         box = self._box(GUTTER, self.y + SPACE + PADDING, END, "generated answer", strong=True)
         self._flow_to(box, self.y + SPACE / 2)
-        self._text(box[1] + 10, box[2] + 4, "judged by P_final", opacity=FAINT)
+        self._text(box[1] + 10, box[2] + 4, "scored by P_final", opacity=FAINT)
         y = box[2] + BOX / 2 + 16
         self._line([(4, y), (WIDTH - 4, y)], opacity=0.2)
         for x, (pooling, what) in zip((20, 410), READ.items(), strict=True):
@@ -206,11 +206,11 @@ def _words(parts: dict[str, pd.DataFrame], name: str, adapted: str) -> str:
         module = f"{PROBED[letter]} of {count} ({names}, {widths} features{lora})"
         described[letter] = f"{module}, probed on the {read} and {judged}"
     flow = "; ".join(f"the {described[letter]}" for letter in MODULES)
-    words = f"{name}: an image goes through {flow}. The question joins it before the LLM. P_final judges the answer."
-    aside = f" A side path goes from the vision tower past the connector into the LLM: {described.get('D')}."
+    words = f"{name}: an image passes through {flow}. The question joins it before the LLM. P_final scores the answer."
+    aside = f" A side path bypasses the connector, from the vision tower into the LLM: {described.get('D')}."
     return words + (aside if "D" in described else "")
 
 
 def _notes(letter: str, count: int) -> tuple[str, str]:
-    judged = f"judged by FHS_{letter}" if letter in MODULES else "in no health score"
+    judged = f"scored by FHS_{letter}" if letter in MODULES else "not in a health score"
     return f"{count} {UNITS[letter]}{'' if count == 1 else 's'}", judged

@@ -1,4 +1,4 @@
-"""Tables of the pages that are more than a group-by: recipes, answers, module ends, score profiles; and images."""
+"""Tables of the pages that are more than a group-by: settings, answers, module ends, score profiles; and images."""
 
 import base64
 import html
@@ -14,7 +14,7 @@ from PIL import Image
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.settings import Part
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.plots.figures import download, scrolling, table_html
+from mlprobe_utils.plots.figures import download, head_html, scrolling
 
 if TYPE_CHECKING:
     from mlprobe_utils.datasets.image_set import ImageSet
@@ -36,9 +36,9 @@ class Table(pd.DataFrame):
         return self.form(self)
 
 
-def show(table: pd.DataFrame, decimals: int = 1) -> Table:
-    """A table for the page, as `table_html` writes it."""
-    return Table(table, partial(table_html, decimals=decimals))
+def show(table: pd.DataFrame, decimals: int = 1, title: str = "table") -> Table:
+    """A table for the page, as `head_html` writes it; `title` names the file of a long one."""
+    return Table(table, partial(head_html, decimals=decimals, title=title))
 
 
 def note(words: str) -> HTML:
@@ -63,7 +63,7 @@ def _captioned(cells: pd.DataFrame, caption: str, style: str = "") -> str:
 
 
 def recipe(own: Part, paper: Part) -> pd.DataFrame:
-    """A block of a protocol, one row a hyperparameter: its value, that of the `paper` protocol, and what it means."""
+    """A block of a protocol, one row per hyperparameter: its value, that of the `paper` protocol, and what it means."""
     fields, words = type(own).model_fields, {True: "yes", False: "no"}
     values = [[words[v] if isinstance(v, bool) else str(v) for v in one.model_dump().values()] for one in (own, paper)]
     columns = dict(zip(("this run", "paper protocol"), values, strict=True))
@@ -100,12 +100,12 @@ def module_ends(scores: pd.DataFrame, outputs: pd.DataFrame, metric: str) -> pd.
 
 
 def profile_table(profiles: pd.DataFrame, names: Mapping[str, str], what: str, apart: Iterable[str] = ()) -> Table:
-    """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row a model, a column a data set, in the
-    order of `names` (slug -> name). The best score in a data set is bold, the worst underlined, all that tie as
-    printed; none where all are equal. A row of averages follows several models, and beneath it those `apart`, which
-    count for nothing. `what` says in the caption which scores these are."""
+    """Table 1 of the paper, of `profiles` (of one stage, else InputError): a row per model, column per data set, in the
+    order of `names` (slug -> name). The best score in a data set is bold, the worst underlined, ties
+    (when rounded) too, unless all are equal. A row of averages follows several models, and below it those `apart`,
+    which are in no average. `what` says in the caption which scores these are."""
     if profiles.duplicated(["dataset", "model"]).any():
-        raise InputError("several profiles of a model on a data set: choose one stage")
+        raise InputError("several profiles per model and data set: choose one stage")
     return Table(profiles, partial(_profile_html, names=names, what=what, apart=[*apart]))
 
 
@@ -128,8 +128,8 @@ def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
     cells = pd.concat(rows)[datasets].fillna("")
     cells.insert(0, "model", [html.escape(names.get(model, model)) for model in cells.index])
     caption = f"{ARROW.join(SCORES)} (%), {html.escape(what)}."
-    caption += " Best of a data set bold, worst underlined." if several else ""
-    caption += f" Beneath {'the average' if several else 'it'}: what others were adapted from." if apart else ""
+    caption += " Best per data set in bold, worst underlined." if several else ""
+    caption += f" Below {'the average' if several else 'it'}: the base models." if apart else ""
     cells.columns = [html.escape(names.get(column, column)) for column in cells]
     return _captioned(cells, caption, "white-space:nowrap;font-size:0.72em")
 
@@ -137,7 +137,7 @@ def _profile_html(profiles: pd.DataFrame, names: Mapping[str, str], what: str, a
 def class_samples(image_set: "ImageSet", split_rule: str) -> HTML:
     """The first training image of each class with its true answer (figures S1 to S3 of the paper)."""
     label = image_set.rows_of(split_rule, "train")["label"]
-    first = {label.eq(own.name).idxmax(): f"Ground truth: {own.option}." for own in image_set.card.classes}
+    first = {label.eq(own.name).idxmax(): f"True class: {own.option}." for own in image_set.card.classes}
     return _thumbnails(image_set, first.items())
 
 
@@ -153,13 +153,17 @@ def _thumbnails(image_set: "ImageSet", captioned: Iterable[tuple[int, str]]) -> 
     """Working copies, by position, with captions side by side: data within the page, enlarged without smoothing."""
     figures = []
     for position, caption in captioned:
-        buffer = io.BytesIO()
-        Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
-        source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-        text = html.escape(f"{image_set.card.name}. {caption}")
+        text = f"{image_set.card.name}. {caption}"
         figures.append(
             '<figure style="display:inline-block;width:12em;vertical-align:top;margin:0 1em 1em 0">'
-            f'<img src="{source}" alt="{text}" height="128" style="image-rendering:pixelated">'
-            f"<figcaption>{text}</figcaption></figure>"
+            f"{picture(image_set, position, text)}<figcaption>{html.escape(text)}</figcaption></figure>"
         )
     return HTML("".join(figures))
+
+
+def picture(image_set: "ImageSet", position: int, text: str) -> str:
+    """A working copy as an element of a page, with its data and `text` for those who cannot see it."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
+    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return f'<img src="{source}" alt="{html.escape(text)}" height="128" style="image-rendering:pixelated">'

@@ -1,4 +1,4 @@
-"""Ready-made edits for `intervene`: what is put in the place of states, added to them, or cut out."""
+"""Ready-made edits for `intervene`, which replace states, add to them, or remove something."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ States = torch.Tensor | np.ndarray | Sequence[torch.Tensor]
 
 @dataclass(frozen=True)
 class _AtTokens:
-    """An edit of one image's tokens after the other."""
+    """An edit of the tokens of one image after the other."""
 
     point: str
 
@@ -34,7 +34,7 @@ class _AtTokens:
 
 @dataclass(frozen=True)
 class Patch(_AtTokens):
-    """States of other images, or of another model of the same shape, are put in place (activation patching: Vig et al.
+    """Replaces states by those of other images, or of another model of the same shape (activation patching: Vig et al.
     2020; Meng et al. 2022). With the mean of many images as `states` it is a mean ablation, with those of another image
     a resample ablation; of some `channels` alone, also of one head (`heads`).
 
@@ -45,10 +45,10 @@ class Patch(_AtTokens):
     Args:
         point: `V.00`… `C.00`… `L.00`…; with `/heads`, before a block's attention projects the outputs of its heads.
         states: of one image, [tokens, width] or [width], for all; or a list, one for each image of the pass.
-        tokens: `image_tokens`, `last_token`, `text`, `all`, or places in the prompt (in the image, before the LLM).
-        channels: which of them; None: all.
+        tokens: `image_tokens`, `last_token`, `text`, `all`, or positions in the prompt (in the image, before the LLM).
+        channels: which channels; None: all.
 
-    InputError in a pass of another number of images, tokens or channels."""
+    InputError in a pass with another number of images, tokens or channels."""
 
     states: States
     tokens: Tokens = IMAGE_TOKENS
@@ -77,7 +77,7 @@ class Patch(_AtTokens):
 
 @dataclass(frozen=True)
 class Steer(_AtTokens):
-    """States are moved by a multiple of a direction, as the difference of two classes' means (Turner et al. 2023) or a
+    """Moves states by a multiple of a direction, as the difference of two classes' means (Turner et al. 2023) or a
     probe's weights.
 
     >>> direction = features["L.01/image_mean"][:4].mean(0) - features["L.01/image_mean"][4:].mean(0)
@@ -86,9 +86,9 @@ class Steer(_AtTokens):
 
     Args:
         direction: [width], or [images, width] where each image of the pass has its own.
-        by: how often it is added. Of the difference of two classes' means, 1 moves one to the other.
+        by: how often it is added; 1 moves one class's mean to the other's, if it is their difference.
 
-    InputError in a pass of another width or number of images."""
+    InputError in a pass with another width or number of images."""
 
     direction: torch.Tensor | np.ndarray
     by: float = 1.0
@@ -107,7 +107,7 @@ class Steer(_AtTokens):
 
 @dataclass(frozen=True)
 class Erase(_AtTokens):
-    """What tells classes apart is taken out of states: (h - mean) less `projection` (h - mean) remains. Made by
+    """Removes from states what separates classes: subtracts `projection` (h - mean) from them. Made by
     `mean_difference` or `leace`.
 
     >>> erase = mp.edits.Erase.mean_difference("L.01", features["L.01/image_mean"], images.table["label"])
@@ -128,14 +128,14 @@ class Erase(_AtTokens):
 
     @classmethod
     def mean_difference(cls, point: str, features: np.ndarray, labels: Sequence, tokens: Tokens = IMAGE_TOKENS):
-        """Takes out the directions between the classes' means, orthogonally. `features` are [images, width]."""
+        """Removes the directions between the classes' means, orthogonally. `features` are [images, width]."""
         features, means = _of_classes(point, features, labels)
         axes = torch.linalg.svd((means - means.mean(dim=0))[:-1], full_matrices=False).Vh
         return cls(point, features.mean(dim=0), axes.T @ axes, tokens)
 
     @classmethod
     def leace(cls, point: str, features: np.ndarray, labels: Sequence, tokens: Tokens = IMAGE_TOKENS):
-        """Takes out all that any linear probe of the features could find, with the least change (Belrose et al. 2023;
+        """Removes all that any linear probe of the features could decode, with the least change (Belrose et al. 2023;
         package `concept-erasure`). `features` are [images, width], more images than channels."""
         from concept_erasure import LeaceEraser
 
@@ -148,7 +148,7 @@ class Erase(_AtTokens):
 
 @dataclass(frozen=True)
 class Skip:
-    """A block of vision tower or LLM passes on what it was given: nothing that it does to states remains.
+    """Skips a block of vision tower or LLM: it returns its input unchanged.
 
     >>> with mp.intervene(model, mp.edits.Skip("V.01")):
     ...     without = mp.extract(model, images, question)
@@ -162,23 +162,23 @@ class Skip:
     def check(self, model: LoadedModel, point: str) -> None:
         module_at(model, point)
         if point[0] not in "VL" or OF_HEADS in point:
-            raise InputError(f"Skip {point}: blocks of vision tower and LLM alone can be skipped, as V.00 or L.00")
+            raise InputError(f"Skip {point}: only blocks of vision tower and LLM can be skipped, such as V.00")
 
 
 @dataclass(frozen=True)
 class KnockOut:
-    """Attention from some tokens to others is cut in all blocks from one to another (Geva et al. 2023): those of
-    `queries` no longer see those of `keys`, by attention; what a token holds itself stays. With the prompt's last
-    token, all that are generated since no longer see them. A token that sees nothing gets nothing.
+    """Cuts attention from some tokens to others in a range of blocks (Geva et al. 2023): those of
+    `queries` no longer attend to `keys`; the tokens' own states are kept. With the prompt's last
+    token, all generated tokens no longer attend to them. A token that attends to nothing gets nothing.
 
     >>> with mp.intervene(model, mp.edits.KnockOut("L.01", "L.02")):  # the last token no longer sees the image
     ...     blind = mp.answer(model, images, question, max_new_tokens=4)
 
     Args:
         point, until: first and last block, of vision tower or LLM; None: `point` alone.
-        queries, keys: as `tokens` of `Patch`; of a vision block places among its tokens, or `image_tokens`.
+        queries, keys: as `tokens` of `Patch`; for a vision block positions among its tokens, or `image_tokens`.
 
-    While it lasts, attention is computed by torch's scaled_dot_product_attention, whichever way the model has."""
+    Meanwhile attention is computed by torch's scaled_dot_product_attention, whatever the model uses."""
 
     point: str
     until: str | None = None
@@ -228,7 +228,7 @@ class KnockOut:
 
 @dataclass
 class Keep:
-    """Changes nothing, and keeps the states that it sees: `kept` has one tensor [tokens, width] an image, as the passes
+    """Changes nothing, and records the states: `kept` has one tensor [tokens, width] per image, as the passes
     read them.
 
     >>> with mp.intervene(model, keep := mp.edits.Keep("L.01/heads")):
@@ -250,7 +250,7 @@ class Keep:
 def states(
     model: LoadedModel, images: Sequence[np.ndarray], question: Question, point: str, tokens: Tokens = IMAGE_TOKENS
 ) -> list[torch.Tensor]:
-    """The states of a point about images, in one pass, one tensor [tokens, width] each, for `Patch`.
+    """The states of images at a point, in one pass, one tensor [tokens, width] each, for `Patch`.
 
     >>> [tuple(own.shape) for own in mp.edits.states(model, images[:2], question, "L.01", "last_token")]
     [(1, 32), (1, 32)]
@@ -263,7 +263,7 @@ def states(
 
 
 def head(model: LoadedModel, point: str, number: int) -> slice:
-    """The channels of one attention head at `<point>/heads`, for `Patch`. InputError for one that is not there.
+    """The channels of one attention head at `<point>/heads`, for `Patch`. InputError for a missing one.
 
     >>> mp.edits.head(model, "L.01", 2)
     slice(16, 24, None)

@@ -43,23 +43,23 @@ def extract(
     *,
     batch_size: int = 8,
 ) -> Features:
-    """The pooled states of every probe point about all images, in one pass.
+    """The pooled states of all images at every probe point, in one pass.
 
     >>> features = mp.extract(model, images, question)
     >>> features["L.00/last_token"].shape == (len(images), 32)
     True
 
     `V.00`… are vision blocks, `C.00`… layers of the connector, `L.00`… layers of the LLM. `image_mean` is the mean over
-    the image's tokens, which forgets where in the image they are; `image_places` keeps that, in at most 64 pieces of 32
-    numbers; `last_token` (of the LLM) is what the answer's first token is predicted from.
+    the image's tokens; `image_places` keeps their positions, in at most 64 regions of 32 numbers; `last_token` (of the
+    LLM) is the state from which the first token of the answer is predicted.
 
     Args:
         images: from `image_folder` or `image_list`, or arrays, uint8 [height, width, 3].
-        folder: an interrupted pass goes on there, a whole one is read back.
-        batch_size: images at a time; changes no result.
+        folder: saves the features; an interrupted pass continues there, a finished one is loaded.
+        batch_size: images at a time; does not change results.
 
-    InputError for no images, one that is no RGB array, and a folder with features of another model or question, or of
-    other images."""
+    InputError for no images, one that is not an RGB array, and a folder with features of another model, question or
+    set of images."""
     names, questions = names_of(images), questions_about(model, question, images)
     settings = paper(Extraction, "extraction", batch_size=batch_size)
     place = tempfile.TemporaryDirectory() if folder is None else claimed(folder, made_of(model, question, images))
@@ -86,7 +86,7 @@ def made_of(model: LoadedModel, question: Question, images: Sequence[np.ndarray]
 
 @contextlib.contextmanager
 def capture(model: LoadedModel, images: Sequence[np.ndarray], question: Question) -> Iterator[dict[str, torch.Tensor]]:
-    """One forward pass about a few images, with gradients where torch's mode has them: `point/pooling` -> float32
+    """One forward pass of a few images, with gradients if torch's mode has them: `point/pooling` -> float32
     [images, width], on the model's device, whose adapter stays on in the block. Arguments and errors as of `extract`.
 
     >>> with mp.capture(model, images[:2], question) as states:
@@ -133,7 +133,7 @@ def capturing(
             raise RuntimeError(f"probe point {key} captured nothing: its module was not called")
         captured[key] = captured[key].to(device)
         if not torch.isfinite(captured[key]).all():
-            mend = "run the model in float32 (`precision`), or make its adapter again"
+            mend = "run the model in float32 (`precision`), or train its adapter again"
             raise InputError(f"{loaded.card.called}: probe point {key} holds values that are not finite (nan): {mend}")
 
 
@@ -142,7 +142,7 @@ def write_features(
     loaded: LoadedModel, questions: Questions, positions: list[int], settings: Extraction, folder: Path
 ) -> None:
     """Writes the features of the images at `positions` to FEATURES in `folder`, one tensor a point and pooling, float32
-    [images, width], and to POINTS a row a probe point. Shards of an interrupted run are used again."""
+    [images, width], and to POINTS a row per probe point. Shards of an interrupted run are used again."""
 
     def joined(parts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
         return {key: stacked([part[key] for part in parts]) for key in parts[0]}

@@ -138,17 +138,17 @@ class Interventions:
 
 @contextlib.contextmanager
 def intervene(model: LoadedModel, edits: Edit | Sequence[Edit]) -> Iterator[Pass]:
-    """Changes states of the model in the block, whatever runs in it: `extract`, `answer`, `model.model(...)`.
+    """Changes the model's states inside the `with` block, whatever runs in it: `extract`, `answer`, `model.model(...)`.
 
     >>> with mp.intervene(model, mp.edits.Skip("L.02")):
     ...     without = mp.answer(model, images, question)
 
-    Edits are made in the order given, after those of blocks around this one; what is extracted is what the model goes
-    on with. Nothing is left of them after the block. Ready-made ones are in `mp.edits`: `Patch`, `Steer`, `Erase`,
-    `Skip`, `KnockOut`, `Keep`; how to write one is said there, at `interventions.Edit`. Side paths (deepstack) that
-    leave before a point stay as they are; they have points of their own, `D.00`….
+    Edits are applied in the given order, after those of enclosing blocks; extracted features are the edited states.
+    After the block the model is as before. Ready-made ones are in `mp.edits`: `Patch`, `Steer`, `Erase`,
+    `Skip`, `KnockOut`, `Keep`; `interventions.Edit` says how to write one. Side paths (deepstack) that
+    leave before a point are not changed; they have points of their own, `D.00`….
 
-    InputError for an unknown point; in a pass, for a token that is not there and states of another shape."""
+    InputError for an unknown point; in a pass, for a missing token and states of another shape."""
     edits = [*edits] if isinstance(edits, Sequence) else [edits]
     around = model.family.interventions
     before, now = (around.edits, around.now) if around else ([], Pass(model.family))
@@ -242,7 +242,7 @@ def prints(family: Family, inputs: dict) -> list[bytes]:
 
 def _places(tokens: Tokens, count: int, where: str) -> list[int]:
     if isinstance(tokens, str):
-        mend = "Or give places, a list of numbers."
+        mend = "Or give a list of positions."
         raise unknown("tokens", tokens, [IMAGE_TOKENS, LAST_TOKEN, TEXT, ALL], mend)
     for token in tokens:
         if not -count <= token < count:

@@ -32,7 +32,7 @@ Key = TypeVar("Key", bound=Hashable)
 def probe(
     features: Mapping[str, np.ndarray], images, *, seeds: int = 5, device: torch.device | str | None = None, **fields
 ) -> pd.DataFrame:
-    """Fits probes of the label on the train images, one for each features and seed.
+    """Fits probes of the label on the training images, one per set of features and seed.
 
     >>> rows = mp.probe(features, images, seeds=2, epochs=5, learning_rate=0.003)
     >>> [*rows]
@@ -40,14 +40,14 @@ def probe(
 
     Args:
         features: from `extract`, or any name -> array [images, width], rows in the order of the images.
-        seeds: how many probes are fitted at each point; intervals of the recipe need five.
-        device: the CPU or CUDA; None: this process's CUDA device where there is one.
+        seeds: how many probes are fitted at each point; intervals of retrained probes need five.
+        device: the CPU or CUDA; None: this process's CUDA device if there is one.
         fields: of `probing.settings.Probe`, else as in the protocol `paper`: an MLP on standardised features. With many
-            images, a larger `batch_size` is faster, and with a rate raised alike about as good.
+            images, a larger `batch_size` with a higher rate is faster, and about as good.
 
-    Returns one row a validation or test image, features and seed; `cluster` is one number a patient or file, and other
-    features than `extract`'s have their name as point and no pooling. InputError for features of other images or that
-    are not finite, images of fewer than two labels, and an unknown field."""
+    Returns one row per validation or test image, set of features and seed; `cluster` numbers patients or files, and
+    features that are not from `extract` have their name as point and no pooling. InputError for features of other
+    images or that are not finite, fewer than two labels, and an unknown field."""
     recipe, rows = paper(Probe, "probe", **fields), images.rows("train", "validation", "test")
     classes = sorted({*rows["label"].dropna()})
     if len(classes) < 2:
@@ -55,13 +55,13 @@ def probe(
     if (given := getattr(features, "images", images.names)) != images.names:
         apart = sorted({*given}.symmetric_difference(images.names))
         words = f"{apart[0]} is among one of them alone" if apart else "they are in another order"
-        raise InputError(f"features of {len(given)} images do not fit these {len(images)}, {words}: extract them anew")
+        raise InputError(f"features of {len(given)} images do not fit these {len(images)}, {words}: extract them again")
     tensors = {name: torch.as_tensor(np.asarray(own)) for name, own in features.items()}
     for name, own in tensors.items():
         if own.ndim != 2 or len(own) != len(rows):
             raise InputError(f"features {name!r} are {list(own.shape)}, expected [{len(rows)} images, width]")
         if not torch.isfinite(own).all():
-            raise InputError(f"features {name!r} hold values that are not finite (nan): make them anew")
+            raise InputError(f"features {name!r} hold values that are not finite (nan): recompute them")
     if not tensors or seeds < 1:
         raise InputError(f"there are {len(tensors)} features and {seeds} seeds: a probe needs one of each")
     labels = rows["label"].map(classes.index).to_numpy(copy=True)

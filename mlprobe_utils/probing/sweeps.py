@@ -113,7 +113,7 @@ def sweep_uses(
     erased. `batches` are encoded questions, each of whole pairs, `labels` the places of all images' labels among the
     options; of layers and blocks each `every`-th is edited, and the last.
 
-    Returns a row an edit and image: edit (`evaluation.used`), point, tokens, image (its number; 2 n and 2 n + 1 are a
+    Returns a row per edit and image: edit (`evaluation.used`), point, tokens, image (its number; 2 n and 2 n + 1 are a
     pair), label, other (the partner's label), and p_<option>: float, of the options alone."""
 
     def tried(questions: dict, _, rows: np.ndarray) -> Iterator[Trial]:

@@ -28,15 +28,15 @@ from mlprobe_utils.stats.resampling import LEAST_FREEDOM, Statistic
 
 LEVEL = 0.95
 LEAST_SEEDS = 5
-ROUNDING = 1e-9  # a standard error below it is none
+ROUNDING = 1e-9  # a smaller standard error counts as zero
 KNOWN = 1e9  # degrees of freedom of a variance that is not estimated
 PROBE, RECIPE = "fixed probe", "retrained probe"
-WEIGHTS, TRAINING = "these weights", "retrained model"
+WEIGHTS, TRAINING = "fixed model", "retrained model"
 SCOPES = {
-    PROBE: "the fitted probes on new images",
-    RECIPE: "probes fitted anew, with new seeds, on new images: what to expect of the recipe",
-    WEIGHTS: "the answers of the models as they were trained, on new images",
-    TRAINING: "models trained anew, with new seeds, on new images: what to expect of the training",
+    PROBE: "the same fitted probes on new images",
+    RECIPE: "probes retrained with new seeds, on new images",
+    WEIGHTS: "the same trained models on new images",
+    TRAINING: "models retrained with new seeds, on new images",
 }
 FIXED = (PROBE, WEIGHTS)  # nothing but the images is drawn anew
 
@@ -77,7 +77,7 @@ def spread_of(of: Statistic, scope: str) -> Spread:
         raise unknown("scope", scope, SCOPES)
     values, resampled = np.atleast_2d(of.values) / 100, of.resampled / 100
     if np.isnan(values).any():
-        raise ValueError("a statistic that is nan has no interval: mend what it is computed from")
+        raise ValueError("a statistic that is nan has no interval: check what it is computed from")
     resampled = resampled.reshape(len(resampled), *values.shape)
     resampled = resampled[~np.isnan(resampled).any(axis=(1, 2))]
     of_mean = resampled.mean(axis=1)
@@ -111,8 +111,8 @@ def _with_seeds(
     images and seeds; a single seed's, `of_one`, shows how much that is. For the tails, seeds are drawn with the
     covariance of those seen, and their variance is estimated again; that of images is taken as known."""
     if (seeds := len(values)) < LEAST_SEEDS:
-        needed = f"'{RECIPE}' needs probes of {LEAST_SEEDS} seeds or more, found {seeds}"
-        raise InputError(f"{needed}: fit more, or take '{PROBE}'")
+        needed = f"'{RECIPE}' needs probes with {LEAST_SEEDS} or more seeds, found {seeds}"
+        raise InputError(f"{needed}: fit more, or choose '{PROBE}'")
     together = np.maximum(of_one - by_images, 0) / (seeds - 1)
 
     def total(by_seeds: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -139,8 +139,8 @@ def _with_seeds(
 def _with_runs(of: Statistic, by_images: np.ndarray, freedom: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Variance and degrees of freedom of means over runs whose images and runs are both drawn anew."""
     if not of.runs:
-        needed = f"'{TRAINING}' needs models of two runs or more, {LEAST_FREEDOM} runs above one of each, found fewer"
-        raise InputError(f"{needed}: raise runs in the protocol's fine_tuning, or take '{WEIGHTS}'")
+        needed = f"'{TRAINING}' needs two or more runs per model, and {LEAST_FREEDOM} more runs than models"
+        raise InputError(f"{needed}: raise runs in the protocol's fine_tuning, or choose '{WEIGHTS}'")
     variance, terms, least = by_images, by_images**2 / freedom, freedom
     for between, share in of.runs.items():
         if between.variance:

@@ -17,7 +17,7 @@ from mlprobe_utils.stats.resampling import Resamples, Statistic, accuracy
 
 ALPHA = 0.05  # of significance, after Holm
 POWER = 0.8  # with which a difference or loss is to be found, as is usual in planning
-WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not distinguishable"
+WORDS = LOWER, HIGHER, NEITHER = "lower", "higher", "not significant"
 
 
 class Pair(NamedTuple):
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
     scope: str = PROBE
 
     def tests(self) -> pd.DataFrame:
-        """After less before at every point: the columns of `intervals` and p, of outcomes under a scope of FIXED that
+        """After - before at every point: the columns of `intervals` and p, of outcomes under a scope of FIXED that
         of `sign_flip_p`; else of the t statistic that the interval is made from, so that the two agree."""
         before, after = self.before, self.after
         if outcomes := not isinstance(after, Statistic):
@@ -46,7 +46,7 @@ class Pair(NamedTuple):
 def compare(
     pairs: Iterable[Pair], by: Sequence[str], change: str = "change", words: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after less
+    """All comparisons of one table, corrected for their number: `by` (columns of `Pair.place`); `change` (after -
     before), low, high (pp); p; p (Holm) over all rows; and with `words` (lower, higher, neither) verdict."""
     columns = ["value", "low", "high", "p"]
     records = [[*(pair.place[name] for name in by), *pair.tests().loc[0, columns]] for pair in pairs]

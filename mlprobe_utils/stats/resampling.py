@@ -37,8 +37,8 @@ def resample(clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) ->
     which images belong together [images]."""
     names, members = np.unique(clusters, return_inverse=True)
     if len(names) < 2:
-        found = f"{len(clusters)} images of {len(names)} patient or duplicate group have no interval"
-        raise InputError(f"{found}: two independent ones are the least; add images")
+        found = f"{len(clusters)} images of {len(names)} patient or duplicate group allow no interval"
+        raise InputError(f"{found}: add images of other patients")
     drawn = np.random.default_rng(seed).integers(0, len(names), (resamples, len(names)))
     drawn += len(names) * np.arange(resamples)[:, None]  # a place of its own for every resample's clusters
     counts = np.bincount(drawn.ravel(), minlength=resamples * len(names)).reshape(resamples, len(names))
@@ -50,7 +50,7 @@ class Between(NamedTuple):
 
     seen: float  # as the runs' values differ
     by_images: float  # what the choice of images contributes to it
-    freedom: int  # runs less one of every model
+    freedom: int  # runs minus one, summed over models
 
     @property
     def variance(self) -> float:
@@ -77,9 +77,9 @@ class Statistic:
     def __sub__(self, before: "Statistic") -> "Statistic":
         """Raises ValueError for other resamples, or another number of seeds or points."""
         if self.drawn is not before.drawn:
-            raise ValueError("no pairs: take both statistics from the same resamples, drawn once for a data set")
+            raise ValueError("not paired: compute both statistics on the same resamples of the data set")
         if self.values.shape != before.values.shape:
-            raise ValueError(f"no pairs: values are {self.values.shape} and {before.values.shape}")
+            raise ValueError(f"not paired: values are {self.values.shape} and {before.values.shape}")
         values, resampled = self.values - before.values, self.resampled - before.resampled
         runs = dict(Counter(self.runs) + Counter(before.runs))
         return Statistic(values, resampled, min(self.clusters, before.clusters), self.drawn, (self, before), runs)

@@ -32,19 +32,19 @@ CURVE, CHECKPOINTS = "learning_curve.parquet", "checkpoints"  # the former is wr
 def fine_tune(
     model: LoadedModel, images: Images, question: Question, folder: str | Path, *, seed: int = 0, **changed
 ) -> LoadedModel:
-    """Trains a LoRA adapter on the train images, by the recipe of the paper, and returns the model with it.
+    """Trains a LoRA adapter on the training images, with the paper's settings, and returns the model with it.
 
     >>> tuned = mp.fine_tune(model, images, question, "adapter", epochs=1, learning_rate=0.003)
     >>> again = mp.load(checkpoint, adapter="adapter")
 
-    An interrupted training goes on from the last epoch; one that has ended is not repeated. The weights of `model` are
-    shared and stay as they are. `folder` gets the adapter (as peft saves it) and `learning_curve.parquet` (epoch,
+    An interrupted training continues from the last epoch; a finished one is not repeated. The weights of `model` are
+    shared and not changed. `folder` gets the adapter (as peft saves it) and `learning_curve.parquet` (epoch,
     training_loss and validation_loss, nats per answer token).
 
     Args:
-        seed: of the adapter's first weights and of the order of the images.
-        changed: fields of `training.settings.FineTuning`; the others are as in the protocol `paper`, and `precision`
-            is the model's own.
+        seed: of the adapter's initial weights and of the order of the images.
+        changed: fields of `training.settings.FineTuning`; others are as in the protocol `paper`, and `precision` is
+            the model's own.
 
     InputError for a label without an answer or an answer without label, an unknown field, a folder with an adapter of
     other inputs, and a model that has an adapter."""

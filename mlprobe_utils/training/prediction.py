@@ -39,21 +39,21 @@ def answer(
     max_new_tokens: int | None = None,
     batch_size: int = 8,
 ) -> pd.DataFrame:
-    """What the model answers about the validation and test images, and how probable it finds each option. Another
-    wording is another `Question` with the same options: compare what is answered to both.
+    """The model's answers to the validation and test images, and the probability of each option. To compare another
+    wording, use another `Question` with the same options.
 
     >>> [*mp.answer(model, images, question, max_new_tokens=4)]
     ['image', 'label', 'split', 'cluster', 'text', 'parsed', 'thought_cut', 'p_normal', 'p_ill']
 
     Args:
-        folder: an interrupted pass goes on there, a whole one is read back.
-        max_new_tokens: where an answer is cut off; None: the model's own, or as in the protocol `paper`. A model that
-            thinks needs 512 to 2,000, and takes so much longer.
-        batch_size: images at a time; changes no result.
+        folder: saves the answers; an interrupted pass continues there, a finished one is loaded.
+        max_new_tokens: maximum length of an answer; None: the model's own, or as in the protocol `paper`. A model that
+            thinks needs 512 to 2,000, and much more time.
+        batch_size: images at a time; does not change results.
 
-    Returns one row an image: image, label, split (validation or test), cluster (the same of images of one patient or
-    file), text (as generated), parsed (the label whose answer alone the text names outside of its thoughts, else null),
-    thought_cut (no answer was reached), and p_<label> (probability of its answer among the options). InputError for a
+    Returns one row per image: image, label, split (validation or test), cluster (equal for images of one patient or
+    file), text (as generated), parsed (the only label whose answer the text contains outside of thoughts, else null),
+    thought_cut (cut before an answer), and p_<label> (probability of its answer among the options). InputError for a
     label without an answer or an answer without label, and as `extract`."""
     question.check_labels(images.table["label"].dropna())
     most = model.card.max_new_tokens if max_new_tokens is None else max_new_tokens
@@ -87,7 +87,7 @@ def predict(
     folder: Path,
     synonyms: Mapping[str, Sequence[str]] = {},
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Answers about the images at `positions`, resumed from the shards in `folder`: one row an image, `text` (generated
+    """Answers to the images at `positions`, resumed from the shards in `folder`: one row per image, `text` (generated
     greedily), `parsed` (option or None), `thought_cut` (by the limit of tokens); and the options' probabilities,
     float64 [images, options]: summed log-probability of the option's tokens and the end token, normalised."""
     shards, encoder = shards_of(folder, positions, settings.shard_images, ".parquet"), questions.encoder

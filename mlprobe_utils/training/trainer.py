@@ -79,7 +79,7 @@ class EpochSampler(LengthGroupedSampler):
 
 
 class Watched(TrainerCallback):
-    """A line a minute in training, and its end at a step whose weights are not finite: Trainer would go on."""
+    """A line per minute in training, and its end at a step whose weights are not finite: Trainer would go on."""
 
     def __init__(self, name: str):
         self.name = name

@@ -10,7 +10,8 @@ from simulated_rows import answers_of, image_set, right_of
 from mlprobe_utils.analysis import adaptation
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.cards import load_model_card
-from mlprobe_utils.stats.paired import NEITHER
+from mlprobe_utils.plots.forest import change_chart
+from mlprobe_utils.stats.paired import NEITHER, judged
 
 IMAGES = 400
 SETS = {"d": image_set(IMAGES), "e": image_set(IMAGES)}
@@ -33,8 +34,8 @@ def test_a_gain_is_significant_if_it_was_planted(own, expected):
     both = adaptation.gains(pd.concat([after, before]), [("own", "base")], SETS, "paper")
     words = [
         "after fine-tuning: retrained model",
-        "after fine-tuning: these weights",
-        "before fine-tuning: these weights",
+        "after fine-tuning: fixed model",
+        "before fine-tuning: fixed model",
     ]
     assert both["statement"].tolist() == list(np.repeat(words, 3))
     assert both["verdict"].dropna().tolist() == [expected] * 4 + [NEITHER] * 2  # the mean of two is not tested
@@ -48,6 +49,23 @@ def test_a_gain_is_significant_if_it_was_planted(own, expected):
     assert (table["disagreement"][:2] >= table["gain"][:2].abs() - 1e-9).all()
 
 
+def test_the_sentence_counts_what_the_chart_marks_and_names_the_largest_loss():
+    """Four intervals are above 0 and one below; after Holm's correction two gains remain, and the loss."""
+    planted = pd.DataFrame({"gain": [9.0, 8, 4, 3, -34.9, 0.5], "p": [1e-6, 1e-5, 0.03, 0.04, 1e-9, 0.9]})
+    planted = planted.assign(low=planted["gain"] - 2, high=planted["gain"] + 2, dataset="Set", statement="after")
+    planted["model"] = [f"M{n}" for n in planted.index]
+    words = adaptation.LOST, adaptation.GAINED, NEITHER
+    tested = judged(planted, "gain", words)
+    said = adaptation.summary(tested)
+    drawn = change_chart(tested.rename(columns={"gain": "change"}), {}, "Gains", words)
+    marked = [drawn.numbers["verdict"].tolist().count(word) for word in words]
+    assert marked == [1, 2, 3]
+    assert "5 of 6 differences are above 0, 2 of them significantly; significant losses: 1." in said
+    assert "the largest loss is -34.9 pp (-36.9 to -32.9; M4, Set)" in said
+    assert "there is no loss; the smallest is +0.5 pp" in adaptation.summary(tested.query("gain > 0"))
+    assert "no pair" in adaptation.summary(tested[:0])
+
+
 def test_gains_at_the_edges():
     """A base that is never right has no relative gain; two that answer alike have a gain of 0 and an interval."""
     row = adaptation.gains(of_two_models(0.7, -1), [("own", "base")], SETS, "paper").iloc[0]
@@ -57,9 +75,9 @@ def test_gains_at_the_edges():
     (row,) = adaptation.gains(rows, [("own", "base")], SETS, "paper").to_dict("records")
     assert (row["gain"], row["relative gain (%)"], row["p"]) == (0, 0, 1)
     assert row["low"] < 0 < row["high"]
-    assert row["scope"] == "these weights"  # of one run, nothing is said of others
+    assert row["scope"] == "fixed model"  # of one run, nothing is said of others
     assert {"dataset", "model", "base", "gain", "p (Holm)"} <= {*adaptation.gains(rows, [], SETS, "paper")}
-    with pytest.raises(InputError, match="own on d: its rows are not of the test images"):
+    with pytest.raises(InputError, match="own on d: its rows are not from the test images"):
         adaptation.gains(rows.query("image != '0003.png' or model != 'own'"), [("own", "base")], SETS, "paper")
 
 

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import answers, image_set, right_of, rows_of
+from simulated_rows import answers, answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
 from mlprobe_utils.analysis.certainty import ANSWER, PROBES, STEPS
+from mlprobe_utils.analysis.controls import BLIND, beside_controls
 from mlprobe_utils.evaluation.metrics import ENDS
-from mlprobe_utils.evaluation.names import OUTPUT
+from mlprobe_utils.evaluation.names import CLASSICAL, MAJORITY, MEMORISATION, OUTPUT, PIXELS, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.outcomes import Outcomes
 from mlprobe_utils.evaluation.rows import STAGES
 from mlprobe_utils.pipeline import results
@@ -50,6 +51,7 @@ FOUND = [
     of_model("base", 1, pretrained=(FLAT, 0.6), finetuned=(FLAT, 0.6)),
 ]
 CURVES = len(FOUND) * len(STAGES)
+RULES = {MAJORITY: 0.5, PIXELS: 0.6, CLASSICAL: 0.95}
 
 
 def test_bands_and_intervals_are_those_of_their_outcomes():
@@ -119,3 +121,24 @@ def test_outcomes_are_of_the_test_images_and_of_the_means_of_image_tokens(monkey
         assert [found.outcomes[stage, site].points for site in SITES] == [[point] for point in SITES.values()]
         assert output.correct[0, 0].tolist() == [False, True, False, True]
         assert probes.correct[0, 0].tolist() == right.tolist()
+
+
+def test_a_control_is_beaten_where_it_was_planted_at_its_own_point_and_the_best_rule_counts():
+    """The fine-tuned model: 85 % at the connector's end, 60 % at other ends, answers 80 %."""
+    own = FOUND[0]
+    random = {point: right_of(HARD, 0.4, [7, n]) for n, point in enumerate(POINTS)}
+    rows = [rows_of(right, control=RANDOM_WEIGHTS, point=point, stage=None) for point, right in random.items()]
+    rows += [rows_of(random["V.00"], control=MEMORISATION, point="V.01", split="train")]
+    rules = {name: right_of(HARD, share, [8, n]) for n, (name, share) in enumerate(RULES.items())}
+    rows += [rows_of(right, control=name, model=None, stage=None) for name, right in rules.items()]
+    rows += [answers_of(HARD < 0, control=TEXT_ONLY)]
+    found = beside_controls([own], pd.concat(rows, ignore_index=True)).set_index(["control", "site"])
+    sites = {RANDOM_WEIGHTS: ENDS[:3], TEXT_ONLY: [OUTPUT], BLIND: ENDS, CLASSICAL: ENDS}
+    assert {*found.index} == {(control, site) for control, places in sites.items() for site in places}
+    expected = {**{(RANDOM_WEIGHTS, site): 20 for site in ENDS}, **{(BLIND, site): 0 for site in ENDS}}
+    expected |= {(RANDOM_WEIGHTS, "C end"): 45, (BLIND, "C end"): 25, (BLIND, OUTPUT): 20, (TEXT_ONLY, OUTPUT): 80}
+    for place, change in expected.items():
+        if place in found.index:
+            assert found.loc[place, "change"] == pytest.approx(change, abs=8)
+            assert found.loc[place, "verdict"] == (HIGHER if change else NEITHER)
+    assert (found.loc[CLASSICAL, "verdict"] == LOWER).all()

@@ -8,7 +8,7 @@ import pytest
 from simulated_rows import answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import comprehension
-from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, ORDERS_COMPARED, POINTS, WORDS
+from mlprobe_utils.analysis.comprehension import ABOVE, BELOW, BEST, CURVE, LOST, ORDERS_COMPARED, POINTS
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.names import IMAGE_TOKENS, LAST_TOKEN, OUTPUT
 from mlprobe_utils.evaluation.question import ORDERS
@@ -50,7 +50,7 @@ def found_with(monkeypatch, image_tokens: list[float], last_token: list[float]) 
 def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_were_planted(monkeypatch):
     found = found_with(monkeypatch, [0.8, 0.8, 0.8], [0.6, 0.8, 0.95])
     differences = comprehension.differences(found)
-    counts = comprehension.course(differences).set_index(["stage", "where"])
+    courses = comprehension.course(differences).set_index("stage")
     for stage in STAGES:
         own = differences[differences["stage"] == stage]
         assert own["point"].tolist() == LAYERS
@@ -60,7 +60,28 @@ def test_differences_are_those_of_pairs_of_probes_and_significant_where_they_wer
         columns = ["value", "band_low", "band_high"]
         np.testing.assert_allclose(own[columns], intervals(first - second, RECIPE)[columns])
         np.testing.assert_allclose(own["value"], own["utilization"] - own["comprehension"])
-        assert counts.loc[stage, [*WORDS]].to_numpy().tolist() == [[1, 0, 0], [0, 1, 0], [1, 1, 0]]  # first, last, any
+        row = courses.loc[stage]
+        assert [row["first layer"], row["last layer"], row["point"], row["verdict"]] == [BELOW, ABOVE, "L.10", ABOVE]
+
+
+def test_prose_names_every_curve_that_the_chart_shows_above_and_counts_the_significant_ones():
+    curves = [("a", [-5, 2.0, 1], ABOVE), ("b", [-5, -1, 4.0], NEITHER), ("c", [-3, -2, -1.0], NEITHER)]
+    rows = [
+        {"model": model, "dataset": "d", "stage": "finetuned", "point": point, "value": value, "band_low": 0}
+        | {"band_high": 0, "verdict": verdict if value == 1 or verdict == NEITHER else NEITHER}
+        for model, values, verdict in curves
+        for point, value in zip(LAYERS, values, strict=True)
+    ]
+    courses = comprehension.course(pd.DataFrame(rows).sample(frac=1, random_state=0))
+    words = comprehension.above_in_words(courses)
+    assert words == (
+        "2 of 3 curves rise above comprehension at one layer or more: b on d (L.10, +4.0 pp); a on d (L.10, +1.0 pp). "
+        "The difference is significant in 1 of them."  # of a, at L.10, though L.09 is higher
+    )
+    none = comprehension.above_in_words(courses[courses["model"] == "c"])
+    assert none == "none of 1 curves rises above comprehension at any layer."
+    many = comprehension.above_in_words(pd.concat([courses[courses["model"] == "b"]] * 8))
+    assert "; 2 more. " in many
 
 
 @pytest.mark.parametrize(("best", "verdict"), [(0.95, ABOVE), (0.65, BELOW), (0.8, NEITHER)])
@@ -72,6 +93,10 @@ def test_a_ceiling_is_compared_at_the_layers_that_validation_images_choose(monke
     assert table[["comprehension at", "utilization at"]].to_numpy().tolist() == [["L.09", "L.10"]] * 2
     assert (table["verdict"] == verdict).all()
     np.testing.assert_allclose(table["difference"], 100 * (best - 0.8), atol=4)
+    higher, lower = ("2" if verdict == word else "none" for word in (ABOVE, BELOW))
+    counts = f"significantly higher in {higher} and lower in {lower} of 2 pairs"
+    assert counts in comprehension.mean_in_words(table)
+    assert comprehension.mean_in_words(table[:1]).endswith(f" pp ({verdict})")
 
 
 def test_of_equally_good_layers_the_earliest_is_chosen_by_its_number():
@@ -93,12 +118,12 @@ def lens(shares: list[float], runs: int = 2) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("shares", "at", "verdict"), [([0.5, 0.9, 0.6], "L.09", LOST), ([0.5, 0.6, 0.9], "L.10", NEITHER)]
 )
-def test_a_loss_on_the_way_is_found_if_it_was_planted(shares, at, verdict):
+def test_a_loss_after_an_earlier_layer_is_found_if_it_was_planted(shares, at, verdict):
     rows = lens(shares)
-    (row,) = comprehension.lost_on_the_way(rows, SETS, "paper").to_dict("records")
-    assert (row["at"], row["verdict"]) == (at, verdict)
-    assert row["change"] == pytest.approx(row["at the end"] - row["there"])
-    assert row["change"] == pytest.approx(row["correct at the end alone"] - row["correct there alone"])
+    (row,) = comprehension.earlier_layer(rows, SETS, "paper").to_dict("records")
+    assert (row["best layer"], row["verdict"]) == (at, verdict)
+    assert row["change"] == pytest.approx(row["at the last"] - row["at the best"])
+    assert row["change"] == pytest.approx(row["correct at the last only"] - row["correct at the best only"])
 
 
 def test_the_true_options_probability_is_its_mean_over_test_images():
@@ -144,7 +169,7 @@ def test_a_planted_effect_of_what_comes_first_is_significant_where_it_is_with_it
     planted = evaluated(SELECTION, SETS, comprehension.outcomes_of_orders)
     table = comprehension.order_differences(planted)
     assert len(table) == 2 * len(ORDERS_COMPARED) * 3
-    found = table[table["verdict"] != NEITHER].set_index(["stage", "site", "order", "less"])
+    found = table[table["verdict"] != NEITHER].set_index(["stage", "site", "order", "minus"])
     assert found["verdict"].to_dict() == {
         ("finetuned", IMAGE_TOKENS, "question_first", "image_first"): HIGHER,
         ("finetuned", IMAGE_TOKENS, "question_first", "irrelevant_first"): HIGHER,

@@ -40,13 +40,12 @@ def test_a_claim_held_where_its_verdict_is_the_same_on_fresh_phantoms(after, hel
     sets = {DATASET: ImageSet(load_data_card(DATASET), manifest, "0" * 64, {}, tmp_path)}
     planted = partial(headlines.faults_found, [SimpleNamespace(slug="m", mode=READ_OUT_GAP)])
     of_run = Selection(("m",), (DATASET,), "miniature", "paper"), sets
-    said = dict(headlines.once_more(headlines.CLAIMS | {"faults": planted}, *of_run))
-    assert said["before"].startswith("held on 500 fresh phantoms: +")
-    assert [words.startswith("held") for words in said.values()] == [True, held, held, held, held]
-    for name, what in (("losses", "pairs"), ("faults", "cases")):
-        assert said[name].endswith(f": {int(held)} of 1 {what} there, 1 of 1 {what} on the test images")
+    table = headlines.replicated(headlines.CLAIMS | {"faults": planted}, *of_run)
+    assert table["test images"][0].startswith("+")
+    assert [*table["replicated"]] == ["yes", *["yes" if held else "no"] * 4]
+    for row, what in ((3, "pairs"), (4, "cases")):
+        assert [*table.iloc[row, 1:3]] == [f"1 of 1 {what}", f"{int(held)} of 1 {what}"]
 
 
-def test_nothing_is_tested_once_more_on_real_images():
-    said = headlines.once_more(headlines.CLAIMS, Selection(("m",), ("busi",), "miniature", "paper"), {})
-    assert dict(said) == dict.fromkeys(headlines.CLAIMS, headlines.NOT_AGAIN)
+def test_nothing_is_replicated_on_real_images():
+    assert headlines.replicated(headlines.CLAIMS, Selection(("m",), ("busi",), "miniature", "paper"), {}).empty

@@ -84,7 +84,7 @@ def test_scores_at_the_edges():
 
 def test_one_test_image_or_other_images_are_an_error():
     rows = probed()
-    with pytest.raises(InputError, match="m covid19-ct pretrained: its rows are not of the test images"):
+    with pytest.raises(InputError, match="m covid19-ct pretrained: its rows are not from the test images"):
         health.corrected_scores(rows[rows["image"] != rows["image"].iloc[0]], SET, "paper", 0.2)
     with pytest.raises(InputError, match=r"d: its test set .* add test images"):
         health.corrected_scores(rows, image_set(1), "paper", 0.2)

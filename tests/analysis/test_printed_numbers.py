@@ -28,7 +28,7 @@ def test_the_tables_that_pages_show_are_what_is_computed(tables):
 
 def test_the_average_gap_is_the_mean_relative_change_over_all_six_numbers():
     table = printed_numbers.printed_gaps().set_index("model")
-    assert table["printed"].to_dict() == {"HuatuoGPT-Vision-7B": -0.38, "MedGemma-4B": 0.27}
+    assert table["published"].to_dict() == {"HuatuoGPT-Vision-7B": -0.38, "MedGemma-4B": 0.27}
     assert (table["meaning"] == "mean relative change").all()
     assert table["mean relative change"].tolist() == pytest.approx([-0.378, 0.265], abs=0.001)
     assert table["mean difference"].tolist() == pytest.approx([-0.32, 0.10], abs=0.005)
@@ -49,12 +49,12 @@ def test_the_two_exchanged_cells_are_found_and_no_others():
     assert len(found) == 18
     odd = found[found["correct"].isna()].drop(columns=["correct", "fits instead"])
     place = {"model": "MedGemma-1.5-4B", "paradigm": "Vision Tower SFT"}
-    ct = place | {"dataset": "COVID19-CT", "printed": 89.10, "corrected": 85.22, "swapped with": "Chest-Xray"}
-    xray = place | {"dataset": "Chest-Xray", "printed": 85.22, "corrected": 89.10, "swapped with": "COVID19-CT"}
+    ct = place | {"dataset": "COVID19-CT", "published": 89.10, "corrected": 85.22, "swapped with": "Chest-Xray"}
+    xray = place | {"dataset": "Chest-Xray", "published": 85.22, "corrected": 89.10, "swapped with": "COVID19-CT"}
     assert odd.to_dict("records") == [ct, xray]
     even = found[found["correct"].notna()]
-    assert (even["corrected"] == even["printed"]).all()
-    np.testing.assert_allclose(100 * even["correct"] / even["dataset"].map(IMAGES), even["printed"], atol=0.011)
+    assert (even["corrected"] == even["published"]).all()
+    np.testing.assert_allclose(100 * even["correct"] / even["dataset"].map(IMAGES), even["published"], atol=0.011)
 
 
 def test_every_printed_answer_is_a_whole_number_of_images():
@@ -76,7 +76,7 @@ def test_a_planted_base_is_found_and_no_base_for_gains_that_none_has(meaning):
 
 
 def test_the_search_leaves_what_the_audit_found(tables):
-    found = tables["bases_that_fit"].set_index(["base", "a gain is the"])["bases that fit"]
+    found = tables["bases_that_fit"].set_index(["base", "definition of a gain"])["bases that fit"]
     qwen, gemma = found["Qwen2.5-VL-7B"], found["Gemma-3-4B"]
     assert (qwen == 0).all()
     assert gemma["mean of relative changes"] == 3  # audit, point 8, has 4: one more where Table 1 is taken as rounded

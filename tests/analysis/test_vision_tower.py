@@ -61,12 +61,29 @@ def test_both_gaps_are_the_means_of_the_changes():
     gaps = vision_tower.gaps(changes).set_index("gap")
     assert gaps.at[ABSOLUTE, "value"] == pytest.approx(changes["change"].mean())
     assert gaps.at[RELATIVE, "value"] == pytest.approx(100 * (changes["frozen"] / changes["adapted"] - 1).mean())
-    assert gaps["numbers"].tolist() == [4, 4]
+    assert gaps["scores"].tolist() == [4, 4]
     assert (gaps["high"] < 0).all()
     never = vision_tower.gaps(vision_tower.changes([compared(0.5, -1.0)]))  # never correct: F1 of nothing
     never = never.set_index("gap")
     assert np.isnan(never.loc[RELATIVE, ["value", "low", "high"]].astype(float)).all()
     assert never.at[ABSOLUTE, "low"] > 0
+
+
+def test_the_widest_interval_is_of_a_change_that_is_not_significant():
+    rows = [("wide", RAISED, 20.0, 60.0), ("narrow", NEITHER, -1.0, 2.0), ("middle", NEITHER, -4.0, 5.0)]
+    planted = pd.DataFrame(rows, columns=["model", "verdict", "low", "high"]).assign(metric="accuracy", dataset="Set")
+    said = vision_tower.summary(planted)
+    assert "significantly raises 1 of 3 scores and lowers 0. For 2 of 3 the change is not significant" in said
+    assert "is -4.0 to +5.0 pp (accuracy, middle, Set)" in said
+    assert "wide," not in said
+    assert "widest" not in vision_tower.summary(planted[:1])
+
+
+def test_percent_and_points_are_never_averaged():
+    planted = pd.DataFrame({"gap": [RELATIVE, ABSOLUTE] * 2, "value": [10.0, 1, 20, 3]})
+    planted = planted.assign(low=planted["value"] - [5.0, 1, 5, 1], high=planted["value"] + [5.0, 1, 5, 1])
+    said = vision_tower.gaps_in_words(planted)
+    assert said == "+15.0 (+10.0 to +20.0) % as a relative change, and +2.0 (+1.0 to +3.0) pp as a difference"
 
 
 def test_several_runs_of_several_models_make_a_statement_about_the_training():
@@ -120,7 +137,7 @@ def test_a_planted_difference_is_significant_and_no_other_is(monkeypatch, change
     shares = dict.fromkeys(paradigms, 0.75) | {ALONE[changed]: share, FROZEN_TOWER: 0.65}
     found = of_shares(monkeypatch, shares)
     table = vision_tower.differences([found])
-    assert list(zip(table["paradigm"], table["less"], strict=True)) == vision_tower.COMPARED
+    assert list(zip(table["paradigm"], table["reference"], strict=True)) == vision_tower.COMPARED
     planted = table["paradigm"] == ALONE[changed]
     assert (table.loc[planted, "verdict"] == verdict).all()
     assert table.loc[planted, "difference"].to_numpy() == pytest.approx(100 * (share - 0.75), abs=5)
@@ -128,7 +145,7 @@ def test_a_planted_difference_is_significant_and_no_other_is(monkeypatch, change
     names = FINE_TUNED, PROBES["pretrained"]
     pairs = itertools.product(*(found.outcomes[name,].correct for name in names))  # each run with each seed
     one, other = map(np.stack, zip(*pairs, strict=True))
-    p = table.set_index(["paradigm", "less"]).at[names, "p"]
+    p = table.set_index(["paradigm", "reference"]).at[names, "p"]
     assert p == pytest.approx(sign_flip_p(other, one, found.resamples.clusters)[0])
     levels = vision_tower.levels([found]).set_index("paradigm")
     assert levels["trained"].tolist() == [2, SEEDS, SEEDS, 1, 2, 2]

@@ -55,7 +55,7 @@ def test_a_page_is_quiet_its_numbers_are_glued_and_it_says_what_is_real_and_what
     if page in ABOUT:
         return
     assert "synthetic phantoms" in text
-    assert "Their figures say nothing about the originals" in text
+    assert "their results say nothing about the originals" in text
     (box,) = re.findall(r'<details class="parameters">(.*?)</details>', text, re.DOTALL)
     rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", box, re.DOTALL)]
     shown = {row[0]: [html.unescape(cell) for cell in row[1:]] for row in rows if row}
@@ -111,11 +111,8 @@ def test_the_numbers_on_the_page_are_those_of_the_rows(book):
     rows = pd.concat(table for name, table in tables if name.startswith("predictions-finetuned"))
     tested = rows[rows["split"] == "test"]
     accuracy = 100 * (tested["parsed"] == tested["label"]).groupby([tested["model"], tested["run"]]).mean().mean()
-    cells = nbformat.read(book.outputs / "chapters" / "02_fine_tuning.ipynb", as_version=4).cells
-    kept = [o for cell in cells for o in cell.get("outputs", []) if "scrapbook" in o.get("metadata", {})]
-    glued = {o.metadata["scrapbook"]["name"].split("/")[-1]: next(iter(o["data"].values())) for o in kept}
-    assert float(glued["accuracy_finetuned"]) == pytest.approx(accuracy)
-    assert f"{accuracy:.1f}" in (book.html / "02_fine_tuning.html").read_text()
+    page = (book.html / "02_fine_tuning.html").read_text()
+    assert re.search(rf"from [\d.]+ to {accuracy:.1f}\s%", page)
 
 
 def test_nothing_runs_again_when_nothing_changed(book):

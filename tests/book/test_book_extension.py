@@ -8,13 +8,15 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mlprobe_utils.book import make_book
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
 
 CHAPTER = r"""# A chapter
+
+## A section
 
 The {term}`probe` of {term}`images <image token>` at $x_1$, by {eq}`law`.
 
@@ -24,7 +26,12 @@ $$\frac{a}{\text{end}}$$ (law)
 |---|---|
 | 1 | 2 |
 """
-TEXTS = ["glossary", "limits", "cite", "bibliography"]
+TEXT = (  # as notebooks have it
+    "a [probe](../book/glossary.md#probe), [Zhu et al. (2026)](../book/bibliography.md#zhu-2026), "
+    "([Zhu et al., 2026](../book/bibliography.md#zhu-2026)), "
+    "[a page](01_datasets.ipynb#a-section), [limits](../book/limits.md)"
+)
+TEXTS = ["glossary", "rerun", "reference", "limits", "cite", "bibliography"]
 
 
 class Book:
@@ -40,7 +47,11 @@ class Book:
         offered = re.sub(r"# (?=repository_|path_to_|launch_|  )", "", configuration.read_text())  # as it says itself
         configuration.write_text(offered.replace("<owner>/<repository>", "a/b"))
         kernel = {"name": "python3", "display_name": "Python 3"}
-        notebook = new_notebook(cells=[new_markdown_cell("# A model")], metadata={"kernelspec": kernel})
+        said = [new_output("display_data", {"text/markdown": f"Said {number}: {TEXT}"}) for number in (1, 2)]
+        cells = [new_markdown_cell("# A model"), new_markdown_cell(f"Written: {TEXT}")]
+        cells += [new_code_cell("1", outputs=said[:1])]
+        cells += [new_code_cell("2", outputs=said[1:], metadata={"tags": ["answer"]})]
+        notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
         (self.sources / "models").mkdir()
         nbformat.write(notebook, self.sources / "models" / "tiny.ipynb")
         files = [{"file": name} for name in [*sorted(linked - {"01_datasets"}), "models/tiny", *TEXTS]]
@@ -67,7 +78,7 @@ def book(tmp_path_factory):
 def test_formulas_are_mathml_equations_keep_their_numbers_and_a_term_tells_its_definition(book):
     page = book.built("01_datasets")
     assert re.findall(r'<math [^>]*display="(\w+)"', page) == ["inline", "block"]
-    (anchor,) = re.findall(r'<div class="math" id="([^"]+)">', page)
+    (anchor,) = re.findall(r'<div class="math" id="([^"]+)" tabindex="0">', page)
     assert re.search(rf'href="#{anchor}">\(1\)</a>', page)
     assert '<span class="eqno">(1)' in page
     found = dict(re.findall(r'<a class="reference internal told" href="([^"]+)" data-told="([^"]+)">', page))
@@ -77,6 +88,22 @@ def test_formulas_are_mathml_equations_keep_their_numbers_and_a_term_tells_its_d
         anchor = link.split("#")[1]
         definition = glossary.split(f'id="{anchor}"')[1].split("<dd>")[1].split("</dd>")[0]
         assert unescape(told) == " ".join(unescape(re.sub("<[^>]+>", "", definition)).split())
+
+
+def test_a_notebooks_links_are_the_books_and_its_answer_stands_below_its_title(book):
+    page = book.built("models/tiny").split("<article")[1].split("</article>")[0]
+    assert [*re.findall(r"Written|Said \d", page)] == ["Said 2", "Written", "Said 1"]
+    assert page.count('href="../glossary.html#term-Probe" data-told=') == 3
+    assert page.count('href="../01_datasets.html#a-section"') == page.count('href="../limits.html"') == 3
+    text = unescape(re.sub("<[^>]+>", "", page))
+    assert text.count("Zhu et al. [2026]") == text.count("(Zhu et al., 2026)") == 3
+    assert (book.html / "_sources/models/tiny.ipynb").read_text().count("../book/glossary.md#probe") == 3
+
+
+def test_a_page_is_described_by_its_title_and_first_paragraph(book):
+    head = book.built("01_datasets").split("</head>")[0]
+    assert '<meta name="description" content="The probe of images at x_1, by' in head
+    assert re.search('<meta property="og:title" content="(?:1. )?A chapter">', head)
 
 
 def test_a_chapter_offers_its_files_and_they_are_there(book):
@@ -98,10 +125,14 @@ def test_a_chapter_offers_its_files_and_they_are_there(book):
     assert not re.search(r"mybinder|_sources/[^\"]+\.py", book.built("limits"))
 
 
-def test_a_changed_definition_reaches_pages_that_did_not_change(book):
+def test_a_changed_definition_reaches_pages_that_did_not_change_and_a_page_that_is_no_more_goes(book):
     glossary = book.source("glossary")
     glossary.write_text(glossary.read_text().replace("Which images train", "Which new & old images train"))
+    (book.sources / "models/tiny.ipynb").unlink()
+    contents = book.sources / "_toc.yml"
+    contents.write_text(contents.read_text().replace("- file: models/tiny\n", ""))
     make_book.build(book.sources)
+    assert not (book.html / "models/tiny.html").exists()
     assert 'data-told="Which new &amp; old images train' in book.built("cite")  # the root is always written anew
 
 

@@ -24,8 +24,10 @@ def run_of(*models: str) -> Run:
 def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model_each_once_in_the_table_of_contents():
     run = run_of(*SIXTEEN)
     made, contents = {page.name: page for page in book_pages(run)}, make_book.contents(run)
-    assert list(made) == ["index", *chapters(), "models", *(f"models/{slug}" for slug in SIXTEEN)]
-    listed = [contents["root"], *(entry["file"] for part in contents["parts"] for entry in part["chapters"])]
+    assert list(made) == ["index", "claims", *chapters(), "models", *(f"models/{slug}" for slug in SIXTEEN)]
+    entries = [entry for part in contents["parts"] for entry in part["chapters"]]
+    listed = [one["file"] for entry in entries for one in (entry, *entry.get("sections", ()))]
+    listed.insert(0, contents["root"])
     assert [part["caption"] for part in contents["parts"]] == ["Chapters", "Models", "About"]
     assert listed == [*made, *make_book.ABOUT]
     for page in made.values():
@@ -37,7 +39,7 @@ def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model_each
     assert all(page.parameters["models"] == [*SIXTEEN] for page in made.values())
     assert {path.name for path in made["models"].files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
     assert notebook_of("limits") is None
-    with pytest.raises(InputError, match="unknown notebook '04_feature_helth': did you mean '04_feature_health'"):
+    with pytest.raises(InputError, match="unknown notebook '04_feature_helth': did you mean '05_feature_health'"):
         script_of("04_feature_helth")
 
 
@@ -51,7 +53,7 @@ def test_sources_hold_every_page_and_a_missing_one_is_named(outputs):
     make_book.assemble(run_of("a.b-1"))
     assert not (sources / "models" / "lingshu-7b-miniature.ipynb").exists()
     (outputs / "chapters" / "models" / "a.b-1.ipynb").unlink()
-    with pytest.raises(InputError, match=r"models/a\.b-1\.ipynb is not there: run `make book`"):
+    with pytest.raises(InputError, match=r"models/a\.b-1\.ipynb does not exist: run `make book`"):
         make_book.assemble(run)
 
 

@@ -12,8 +12,8 @@ MOST_BYTES = 2_000_000
 CHART = "figure.chart"
 ALIKE = {"exclude": [["tbody tr:nth-child(n + 9)"]]}  # rows look like those above them, and there are hundreds
 OPTIONS = {"resultTypes": ["violations"]}
-WITH_CHARTS = ("index", "02_fine_tuning", "03_probing", "04_feature_health", "06_baselines", "07_medical_adaptation",
-               "08_vision_tower", "09_comprehension_utilization", "12_probe_recipes", model_page(MODEL))  # fmt: skip
+WITH_CHARTS = ("index", "02_fine_tuning", "03_probing", "05_feature_health", "08_baselines", "09_medical_adaptation",
+               "10_vision_tower", "11_comprehension_utilization", "13_probe_settings", model_page(MODEL))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_axe_finds_nothing_serious(tabs):
 
 
 def test_equations_are_drawn_without_a_script(tabs):
-    assert tabs["04_feature_health"].page.locator("math[display=block]").count() >= 3
+    assert tabs["05_feature_health"].page.locator("math[display=block]").count() >= 3
     for page, tab in tabs.items():
         small = "all => all.filter(e => Math.min(e.clientWidth, e.clientHeight) <= 4).map(e => e.textContent)"
         assert tab.page.locator("math").evaluate_all(small) == [], page

@@ -30,8 +30,8 @@ def test_tables_follow_the_selection_and_speak_its_names(chapter):
     named = chapter.named(pd.DataFrame(itertools.product(*values), columns=keys))
     assert list(named["dataset"].unique()) == ["COVID19-CT", "BUSI"]
     of_first = named[named["dataset"] == "COVID19-CT"]
-    assert list(of_first["model"].unique()) == ["miniature of Qwen2.5-VL-7B", "miniature of Lingshu-7B"]
-    of_model = of_first[of_first["model"] == "miniature of Lingshu-7B"]
+    assert list(of_first["model"].unique()) == ["Qwen2.5-VL-7B-mini", "Lingshu-7B-mini"]
+    of_model = of_first[of_first["model"] == "Lingshu-7B-mini"]
     assert list(of_model["stage"].unique()) == ["before fine-tuning", "after fine-tuning", "both"]
     assert list(of_model["module"]) == [*"VVCCLL"] * 3
     assert list(of_model["share"]) == [2, 1] * 9  # what nothing orders stays as it was
@@ -42,8 +42,8 @@ def test_tables_follow_the_selection_and_speak_its_names(chapter):
 def test_a_page_opens_with_what_is_real_and_with_its_parameters(chapter):
     box, table = chapter.opening().data.split('<details class="parameters">')
     assert "The images of COVID19-CT and BUSI are real." in box
-    both = "miniature of Qwen2.5-VL-7B and miniature of Lingshu-7B"
-    assert f"miniatures: trained from scratch here ({both}). Their figures say nothing about the originals." in box
+    both = "Qwen2.5-VL-7B-mini and Lingshu-7B-mini"
+    assert f"miniatures, trained from scratch here ({both}): their results say nothing about the originals." in box
     assert f"Protocol: {chapter.protocol.title}. Split: paper." in box
     rows = ElementTree.fromstring(f'<details class="parameters">{table}').iter("tr")
     assert [[cell.text or "" for cell in row] for row in rows] == [
@@ -63,13 +63,13 @@ def test_scores_are_balanced_where_classes_are_very_unequal(chapter):
         page = replace(chapter)
         page.__dict__["image_sets"] = {"scans": images(*counts)}
         assert page.metric == metric
-    why = "Scores are balanced accuracy, as Scans has 45 of 'Common' and 9 of 'Rare' among its test images."
+    why = "Scores are balanced accuracy, because Scans has 45 of 'Common' and 9 of 'Rare' among its test images."
     assert why in html.unescape(page.opening().data)
     assert replace(page, parameters={"metric": "f1"}).metric == "f1"
 
 
 def test_a_page_about_one_model_refuses_several(chapter):
-    with pytest.raises(InputError, match=r"'models': this page is about one model.*qwen2.5-vl-7b-miniature"):
+    with pytest.raises(InputError, match=r"'models': this page shows one model.*qwen2.5-vl-7b-miniature"):
         chapter.model  # noqa: B018
     one = replace(chapter, run=replace(chapter.run, models=MODELS[1:]))
     assert one.model.slug == MODELS[1]

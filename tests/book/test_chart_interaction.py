@@ -1,13 +1,16 @@
 """What a reader does with the charts of a page: points at them, presses keys, singles out, enlarges, downloads."""
 
+import itertools
 import json
 import math
 
 import pandas as pd
 import pytest
-from browser import HEIGHT, TOOLTIP, WIDTHS, words
+from browser import HEIGHT, TOOLTIP, WIDTHS, Tab, words
 
 from mlprobe_utils.pipeline.cards import load_model_card
+from mlprobe_utils.plots.figures import Key
+from mlprobe_utils.plots.lines import Axes, lines
 
 pytestmark = pytest.mark.browser
 CURVES = "03_probing"
@@ -79,6 +82,30 @@ def test_a_chart_is_enlarged_and_put_back(visit):
         assert zoom.evaluate("button => button === document.activeElement")
         assert chart.locator(DRAWING).count() == drawings
         assert chart.locator(DRAWING).first.bounding_box()["width"] == pytest.approx(before["width"], abs=1)
+
+
+def test_a_panel_is_chosen_by_lists_and_by_the_address(book, site, browser):
+    """Of eight, one is shown; an address opens the panel that it names; without scripts the others are folds."""
+    panels = itertools.product(("one", "two", "three", "four"), ("a", "b"), ("V.00", "V.01"))
+    long = pd.DataFrame(panels, columns=["model", "dataset", "x"]).assign(value=80.0, stage="any")
+    figure = lines(long, [Key("any", "stage", "red")], Axes("accuracy (%)"), "Many")
+    script = '<script src="_static/charts.js"></script>'
+    (book.html / "choice.html").write_text(
+        f"<!doctype html><meta charset='utf-8'><title>Many</title>{figure.html}{script}"
+    )
+    try:
+        tab = Tab(browser, f"{site}/choice.html").wait()
+        shown = lambda: tab.page.locator(".chart-choice[open] .chart-panel-title").all_text_contents()  # noqa: E731
+        assert shown() == ["one · a"]
+        tab.page.get_by_label("model").select_option("three")
+        tab.page.get_by_label("data set").select_option("b")
+        assert shown() == ["three · b"]
+        other = Tab(browser, tab.page.url).wait()
+        assert other.page.locator(".chart-choice[open] .chart-panel-title").all_text_contents() == ["three · b"]
+        bare = Tab(browser, f"{site}/choice.html", scripts=False)
+        assert bare.page.locator("details.chart-choice > summary").count() == 8
+    finally:
+        (book.html / "choice.html").unlink()
 
 
 def test_the_downloaded_curves_are_those_of_the_rows(visit, book):

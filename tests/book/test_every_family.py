@@ -46,9 +46,9 @@ def test_a_miniature_of_every_family_goes_through_all_chapters(tmp_path, models)
         assert tables["scores-probes/table.parquet"]["accuracy"].notna().all()
         page = (book.html / f"{model_page(model)}.html").read_text()
         assert load_model_card(model).name in page
-        assert ("with random weights, which have learned nothing" in page) == (model == RANDOM)
+        assert ("with random weights, not trained at all" in page) == (model == RANDOM)
     for page in ("index", *chapters(), "models"):
         text = (book.html / f"{page}.html").read_text()
         assert "Traceback" not in text
         assert ("are real" if real else "synthetic phantoms") in text, page
-        assert "with random weights, which have learned nothing" in text, page
+        assert "with random weights, not trained at all" in text, page

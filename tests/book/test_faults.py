@@ -67,7 +67,7 @@ def kill_at_work(book: SmallBook, chance: random.Random) -> str:
         os.killpg(process.pid, signal.SIGKILL) if how == "group" else process.send_signal(how)
     _, said = process.communicate()
     if process.returncode == 130 and "steps, about" in said:
-        assert "nothing made before is lost, and the same command goes on from there" in said
+        assert "finished work is kept, and the same command continues from there" in said
     limit = time.time() + 10
     while left := of_run(book):
         assert time.time() < limit, [one.cmdline() for one in left]
@@ -112,7 +112,7 @@ def test_what_is_damaged_is_made_again(first_book, copy, count, seed):
     code, said = copy.make(verify=True)
     assert (code, said.count("Traceback")) == (0, 0), said
     assert int(re.search(r"(\d+) damaged", said)[1]) > 0
-    assert "is damaged, and made again" in said
+    assert "is damaged and will be recomputed" in said
     assert_as_good_as(copy, first_book)
     code, said = copy.make(verify=True)
     assert (code, said.count(", 0 damaged"), said.count("left]")) == (0, 1, 0)
@@ -125,10 +125,10 @@ def test_bytes_that_change_without_a_trace_are_found_by_verify(copy):
     content[-1] ^= 1
     file.write_bytes(content)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert "everything is current" in copy.make(dry_run=True)[1]
+    assert "everything is up to date" in copy.make(dry_run=True)[1]
     code, said = copy.make(verify=True, dry_run=True)
     assert (code, said.count(", 1 damaged")) == (0, 1)
-    assert re.search(r"features-pretrained/files.json: features.safetensors is not as it was written", said)
+    assert re.search(r"features-pretrained/files.json: features.safetensors was changed after it was written", said)
     assert f"model {MODEL}: miniature/{DATASET}/paper/{MODEL}/features-pretrained" in said
 
 
@@ -140,7 +140,7 @@ def test_two_processes_at_once_on_empty_outputs_share_the_work(tmp_path):
     started = [subprocess.Popen(command, **how) for _ in range(2)]
     said = [process.communicate()[1] for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    assert "waiting: another process is at work on phantoms/" in "".join(said)
+    assert "waiting: another process is working on phantoms/" in "".join(said)
     data = book.outputs / "miniature" / DATASET / "data"
     assert damage(data, read_record(data / "files.json")) == ""
     assert (data / "pixels.bin").is_file()

@@ -36,6 +36,18 @@ def test_a_term_is_explained_where_it_stands_and_the_theme_is_switched_by_key_an
     assert not seen["light"] & seen["dark"]
 
 
+def test_the_first_screen_says_what_is_real_what_is_claimed_and_what_was_found_and_shows_it(visit):
+    tab = visit("index")
+    tab.page.set_viewport_size({"width": 1280, "height": 800})
+    shown = tab.page.locator("article :is(h1, p, svg[role=img])").evaluate_all(
+        "all => all.filter(e => e.getBoundingClientRect().bottom <= innerHeight)"
+        ".map(e => e.localName === 'svg' ? 'drawing' : e.textContent)"
+    )
+    for part in ("layer by layer", "synthetic", "miniatures", "report that such models", "Finding 1.", "drawing"):
+        assert part in " ".join(" ".join(shown).split()), part
+    assert re.search(r"Finding 1\..*\([-+][\d.]+ to [-+][\d.]+\) pp", " ".join(shown), re.DOTALL)
+
+
 def test_the_search_finds_the_page_that_explains_a_word(visit):
     tab = visit("index")
     tab.page.locator("button.search-button__button").filter(visible=True).first.click()
@@ -45,7 +57,7 @@ def test_the_search_finds_the_page_that_explains_a_word(visit):
     results.first.wait_for()
     tab.page.wait_for_load_state("networkidle")
     results.filter(has_text="feature health").first.click()
-    tab.page.wait_for_url(re.compile(r"/04_feature_health\.html"))
+    tab.page.wait_for_url(re.compile(r"/05_feature_health\.html"))
     tab.page.wait_for_load_state("networkidle")  # leaving earlier would abort what it loads, which counts as failed
     assert "volatility" in tab.page.locator("article").inner_text()
     # and nothing where there is nothing to find

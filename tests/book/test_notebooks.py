@@ -16,6 +16,8 @@ from notebook_cells import names_of
 
 from mlprobe_utils.book.book_pages import LINK, NOTEBOOKS, headings, notebooks
 from mlprobe_utils.book.chapter import check_parameters, declarations
+from mlprobe_utils.book.sphinx_extension import ANSWER, DEFINED, slug
+from mlprobe_utils.book.sphinx_extension import LINK as TO_PAGE
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import configuration
 from mlprobe_utils.pipeline.artefacts import ROOT
@@ -62,16 +64,22 @@ def test_a_page_has_title_parameters_opening_and_its_own_provenance(cells, name)
     assert last.metadata["tags"] == ["hide-input"]
 
 
-def test_every_glued_number_is_quoted_and_every_quoted_one_is_glued_and_links_lead_to_headings(cells):
-    """But for names that a cell puts together: f"accuracy_{stage}"."""
-    code = "\n".join(code_of(cells))
+def test_text_is_commonmark_and_its_links_lead_somewhere(cells):
+    """No role, no directive: text reads in every program for notebooks as on the page."""
     prose = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    quoted = set(re.findall(r"\{glue:text\}`(\w+)", prose))
-    glued = set(re.findall(r'glue\(\s*"(\w+)"', code))
-    composed = [re.sub(r"\{\w+\}", r"\\w+", name) for name in re.findall(r'glue\(f"([^"]+)"', code)]
-    assert glued <= quoted
-    assert all(any(re.fullmatch(name, word) for name in composed) for word in quoted - glued)
+    assert not re.findall(r"\{[\w:]+\}`|^:::|^```\{", prose, re.MULTILINE)
     assert {target for _, target in LINK.findall(prose)} <= headings(cells)
+    terms = {slug(term) for term in DEFINED.findall((ROOT / "book/glossary.md").read_text())}
+    for source in (prose, *code_of(cells)):
+        for _, page, anchor in TO_PAGE.findall(source):
+            assert page in notebooks() or (ROOT / f"book/{page}.md").exists(), page
+            assert page != "glossary" or anchor in terms, anchor
+
+
+def test_a_chapter_asks_a_question_and_answers_it(name, cells):
+    answers = [cell for cell in cells if ANSWER in cell.metadata.get("tags", [])]
+    assert name[0].isdigit() <= ("**Question.**" in cells[0].source) == bool(answers)
+    assert sum(bool(re.search(r"^answer\(", cell.source, re.MULTILINE)) for cell in answers) == bool(answers)
 
 
 DECLARED = """

@@ -12,7 +12,11 @@ from small_book import DATASET, MODEL, SECOND
 from mlprobe_utils.book.book_pages import NOTEBOOKS, notebooks
 from mlprobe_utils.book.run_chapter import running_kernel
 
-DISCUSSED = ("08_vision_tower", "09_comprehension_utilization")  # in the first model; faults are planted in the second
+DISCUSSED = (
+    "claims",
+    "10_vision_tower",
+    "11_comprehension_utilization",
+)  # in the first model; faults are planted in the second
 
 
 class Reader:

@@ -94,11 +94,11 @@ def test_the_box_names_what_the_page_depends_on(made):
     how = "precision bfloat16, max pixels 4096, its card's chat template"
     assert found["model"] == [MODEL, MODEL_CARD.name, MODEL_CARD.content_hash[:12], WEIGHTS, how]
     assert found["data set"] == [DATASET, DATA_CARD.name, DATA_CARD.content_hash[:12], DATA_HASH, ""]
-    own = [found[name] for name in ("seed of the split", "seeds of the runs", "commit")]
+    own = [found[name] for name in ("split seed", "run seeds", "commit")]
     assert own == [[str(PROTOCOL.splits.seed)], ["0, 1"], [now["commit"]]]
     assert found.items() >= {package: [version, version] for package, version in now["versions"].items()}.items()
     assert float(found["duration (s)"][0]) == pytest.approx(5000, rel=0.1)
-    assert float(found["peak memory of the kernel (MiB)"][0]) == pytest.approx(now["peak_memory_mib"], rel=0.5)
+    assert float(found["peak memory (MiB)"][0]) == pytest.approx(now["peak_memory_mib"], rel=0.5)
 
 
 def test_artefacts_are_summed_up_with_what_was_recorded_of_them(made):

@@ -126,7 +126,7 @@ def test_a_section_that_no_model_of_the_run_can_fill_is_left_out_with_a_sentence
     before, head, *_, last, after = kept = [cell.source for cell in notebook.cells]
     assert (before, after, len(kept)) == ("before", "after", 4 if left else 8)
     assert kept == whole or left
-    assert head.startswith(f"{section}\n\nNone of the models of this run takes part" if left else section)
+    assert head.startswith(f"{section}\n\nNo model of this run belongs to" if left else section)
     assert f"{'below, more,' if left else links} [the section](#question-first)." in last
 
 
@@ -137,7 +137,7 @@ def test_an_error_is_one_message_or_shown_with_its_cell_and_keeps_the_earlier_ru
     imported, folder = "from mlprobe_utils.common.errors import InputError\n", "the folder x is missing"
     for code, words in {
         f"{imported}raise InputError({folder!r})": folder,
-        "raise PermissionError(13, 'no', '/x/y')": "/x/y: Permission denied: correct",
+        "raise PermissionError(13, 'no', '/x/y')": "/x/y: Permission denied: check",
     }.items():
         chapter(code)
         with pytest.raises(InputError, match=f"notebook 01_small: {words}"):

@@ -49,13 +49,13 @@ def test_the_next_run_is_estimated_by_the_last_one(outputs, monkeypatch, tmp_pat
     (tmp_path / "progress").write_text("30.0\ta · probes\n10.0\tb · probes\n40.0\tpages\n")
     steps = collections.Counter({"probes": 10, "pages": 1})
     monkeypatch.setattr(make_book, "CARDS", tmp_path)
-    assert expected(steps, 4, 2, "mine") == "11 steps; how long, no run of the protocol 'mine' has shown yet"
+    assert expected(steps, 4, 2, "mine") == "11 steps; no estimate, as the protocol 'mine' has not been run yet"
     remember(tmp_path / "progress", 60, 4, 2, "mine")
     remember(tmp_path / "progress", 6000, 4, 2, "another")
     assert expected(steps, 4, 2, "mine") == "11 steps, about 2 min, going by the times of the last run"  # 280 s of two
     assert "about 5 min" in expected(steps, 4, 1, "mine")
     (outputs / make_book.TIMES).write_bytes(b"protocol,sta")  # cut
-    assert "has shown yet" in expected(steps, 4, 1, "mine")
+    assert "has not been run yet" in expected(steps, 4, 1, "mine")
     remember(tmp_path / "progress", 60, 4, 2, "mine")
     assert "about 2 min" in expected(steps, 4, 2, "mine")
 

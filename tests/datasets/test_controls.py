@@ -1,4 +1,4 @@
-"""Controls: what needs no model, labels without meaning, random weights, text alone; and what a claim has to beat."""
+"""Controls: what needs no model, labels without meaning, random weights, text alone."""
 
 import numpy as np
 import pandas as pd
@@ -7,12 +7,11 @@ import torch
 from slow_reference import option_log_probabilities
 from tiny_parts import card_of, each_family, each_family_in_time
 
-from mlprobe_utils.analysis.controls import no_better, selectivity, to_beat
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import controls
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation import names
-from mlprobe_utils.evaluation.metrics import ENDS, best_without_model, control_scores
+from mlprobe_utils.evaluation.metrics import best_without_model, control_scores
 from mlprobe_utils.evaluation.names import CONTROL_TASK, FILE, FILE_FORMAT, MAJORITY, PIXELS, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows
 from mlprobe_utils.models.encoding import Encoder
@@ -31,8 +30,6 @@ FEWER = PARTS[::2]
 rng = np.random.default_rng(1)
 LEVELS = rng.integers(0, 200, len(PARTS))  # grey levels, and answers that have nothing to do with them
 OPTIONS = np.where(rng.uniform(size=len(PARTS)) < 0.3, YES, NO)
-POINTS = {"V.00": 60.0, "V.01": 70.0, "C.00": 80.0, "L.00": 90.0}
-NO_MODEL = {names.CLASSICAL: 88.0, PIXELS: 53.0, FILE: 52.0, FILE_FORMAT: 51.0, MAJORITY: 50.0}
 
 
 def image_set_of(folder, pixels: np.ndarray, options: np.ndarray, parts: np.ndarray = PARTS, **columns) -> ImageSet:
@@ -246,46 +243,8 @@ def test_of_text_alone_the_answer_counts_and_of_other_controls_the_likeliest_opt
     assert found.to_dict() == {TEXT_ONLY: 0, RANDOM_WEIGHTS: 50}
 
 
-def read(values: dict, **constants) -> pd.DataFrame:
-    rows = [{"point": point, "accuracy": value, "calibration_error": value} for point, value in values.items()]
-    defaults = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
-    return pd.DataFrame(rows).assign(**defaults | constants)
-
-
-@pytest.fixture
-def tables():
-    """Scores of two models, their outputs and controls; the second model's are 10 points lower throughout."""
-
-    def less(points: int) -> dict[str, float]:
-        return {point: value - points for point, value in POINTS.items()}
-
-    scores = [read(POINTS), read(less(10), model="n"), read({"L.00": 0.0}, pooling="last_token")]
-    scores += [read({"V.01": 0.0}, run=1), read({"V.01": 0.0}, stage="pretrained")]
-    outputs = [read({None: 85.0}), read({None: 45.0}, model="n"), read({None: 0.0}, stage="pretrained")]
-    found = [read({"V.01": 99.0, "C.00": 98.0, "L.00": 97.0}, control=names.MEMORISATION)]
-    for model in ("m", "n"):
-        found += [read(less(20), model=model, control=CONTROL_TASK), read({None: 30.0}, model=model, control=TEXT_ONLY)]
-        found.append(read(dict.fromkeys(POINTS, 40.0), model=model, stage=None, control=RANDOM_WEIGHTS))
-    for control, value in NO_MODEL.items():
-        found.append(read({None: value}, model=None, stage=None, run=None, control=control))
-    return tuple(map(pd.concat, (scores, outputs, found)))
-
-
-def test_what_a_claim_has_to_beat_by_hand(tables):
-    found = to_beat(*tables, "accuracy").set_index("what")[[*ENDS]]
-    expected = {"task": [65, 75, 85, 65], CONTROL_TASK: [50, 60, 70, np.nan], "selectivity": [15, 15, 15, np.nan]}
-    expected |= {RANDOM_WEIGHTS: [40, 40, 40, np.nan], TEXT_ONLY: [np.nan, np.nan, np.nan, 30]}
-    expected |= {control: [value] * 4 for control, value in NO_MODEL.items()}
-    expected |= {names.MEMORISATION: [99, 98, 97, np.nan]}
-    pd.testing.assert_frame_equal(found, pd.DataFrame(expected, index=ENDS, dtype=float).T, check_names=False)
-
-
-def test_who_is_no_better_than_a_control_and_selectivity_of_one_run_and_of_points_that_both_have(tables):
-    scores, outputs, found = tables
-    assert best_without_model(found, "accuracy").to_dict() == {"d": 53}
-    assert best_without_model(found, "calibration_error").to_dict() == {"d": 50}
-    assert no_better(outputs, found, "accuracy").to_dict() == {("d", "m"): False, ("d", "n"): True}
-    assert no_better(outputs, found, "calibration_error").to_dict() == {("d", "m"): True, ("d", "n"): False}
-    own = selectivity(scores, found, "accuracy")
-    assert len(own) == 8
-    assert own.groupby("model")["selectivity"].unique().map(list).to_dict() == {"m": [20], "n": [10]}
+def test_the_best_that_needs_no_model_is_the_lowest_where_less_is_better():
+    values = pd.DataFrame({"control": [MAJORITY, PIXELS, TEXT_ONLY], "dataset": "d", "accuracy": [50.0, 53.0, 99.0]})
+    assert best_without_model(values, "accuracy").to_dict() == {"d": 53}
+    values = values.rename(columns={"accuracy": "calibration_error"})
+    assert best_without_model(values, "calibration_error").to_dict() == {"d": 50}

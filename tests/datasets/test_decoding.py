@@ -89,8 +89,8 @@ CUT = [encoded(NOISE, kind)[:length] for kind in ("PNG", "JPEG") for length in (
 
 @pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")])
 def test_a_cut_file_and_what_is_no_image_are_refused(data):
-    others = "" if data in CUT else "|empty, 0 bytes|no readable image of PNG, .*"
-    with pytest.raises(InputError, match=rf"a/x\.png is (cut short or damaged \(.*\){others}): download it again"):
+    others = "" if data in CUT else "|empty, 0 bytes|not a readable image of PNG, .*"
+    with pytest.raises(InputError, match=rf"a/x\.png is (truncated or damaged \(.*\){others}): download it again"):
         decode(data, "a/x.png", KEPT)
 
 
@@ -103,11 +103,11 @@ TEXT.add_text("notes", "x" * 2_000_000, zip=True)
     ("data", "words"),
     [
         (encoded(NOISE, "JPEG", exif=b"Exif\0\0" + bytes.fromhex(BROKEN_EXIF)), "has EXIF data that cannot be read"),
-        (encoded(NOISE, "PNG", pnginfo=TEXT), "is no readable image"),
+        (encoded(NOISE, "PNG", pnginfo=TEXT), "is not a readable image"),
     ],
 )
 def test_metadata_that_hinder_name_the_mend(data, words):
-    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it anew, as PNG without metadata"):
+    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it again, as PNG without metadata"):
         decode(data, "a/x.png", KEPT)
 
 
@@ -224,7 +224,7 @@ def test_a_chosen_frame_is_read_and_nothing_of_the_patient_is_kept():
     assert pixels[0, 0, 0] > pixels[-1, 0, 0]
     assert (facts["frames"], facts["burned_in"]) == (2, "YES")
     assert not any(word in str(facts) for word in ("Doe", "4711"))
-    with pytest.raises(InputError, match=r"x.dcm has 2 frames: there is none of number 2"):
+    with pytest.raises(InputError, match=r"x.dcm has 2 frames, but no number 2"):
         decode(data, "x.dcm", KEPT, frame=2)
 
 
@@ -245,7 +245,7 @@ def test_twelve_bits_in_a_file_of_sixteen_keep_their_range():
     facts, _, pixels = decode(encoded(Image.fromarray(RAMP)), "x.png", KEPT)
     assert facts["levels"] == 4095
     assert np.array_equal(pixels[..., 0], RAMP.astype(int) * 255 // 4095)
-    with pytest.raises(InputError, match=r"x.tif holds fractions, of unknown range: convert it"):
+    with pytest.raises(InputError, match=r"x.tif holds fractions of unknown range: convert it"):
         decode(encoded(Image.fromarray(RAMP.astype(np.float32)), "TIFF"), "x.tif", KEPT)
 
 

@@ -94,12 +94,12 @@ def test_a_table_of_patients_goes_with_folders_of_classes_and_splits(tmp_path):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("file_name\nb/1.png\nb/9.png\n", r"1 file \(b/9.png\) is listed and not there, 3 files \(.*\) are not l"),
+        ("file_name\nb/1.png\nb/9.png\n", r"1 file \(b/9.png\) is listed but missing, 3 files \(.*\) are not l"),
         ("file_name\nb/1.png\nb/1.png\n", r"1 file \(b/1.png\) is listed twice"),
         ("name,label\nb/1.png,b\n", "has no column 'file_name', it has name, label"),
         ("file_name,label\nb/1.png,b\n,b\n", "rows without file_name"),
         ("file_name,label\na/0.png,a\na/1.png,\nb/0.png,b\nb/1.png,\n", "2 images .*without a label"),
-        ('{"file_name": ', "no table of images"),
+        ('{"file_name": ', "not a table of images"),
     ],
 )
 def test_tables_that_are_wrong(table, words, tmp_path):
@@ -181,7 +181,7 @@ def test_twenty_classes_of_a_medmnist_file(tmp_path):
     for changed, words in (
         ({"val_labels": np.zeros((40, 14))}, r"val_labels is \[40, 14\], expected one label"),
         ({"val_images": np.zeros((40, 28, 28, 28), np.uint8)}, r"val_images is uint8 \[40, 28, 28, 28\]"),
-        ({"val_images": np.array([{}])}, "no file of plain arrays"),
+        ({"val_images": np.array([{}])}, "not a file of plain arrays"),
     ):
         np.savez(tmp_path / "wrong.npz", **arrays | changed)
         with pytest.raises(InputError, match=words):
@@ -234,7 +234,7 @@ def test_pictures_of_every_kind(tmp_path):
         ({"patients": list("012304")}, r"of several splits: 1 \(patient 0: test and train\)"),
         ({"splits": None}, "too few images of class 'a' to set a test split aside"),
         ({"test_fraction": 0}, "test_fraction is 0: give a share"),
-        ({"names": list("abcdea")}, "two images are called a"),
+        ({"names": list("abcdea")}, "two images are named a"),
         ({"pictures": [*NOISE[:5], np.zeros((2, 2))]}, r"image 00005 is float64 \[2, 2\]"),
         ({"pictures": [*NOISE[:5], "nowhere.png"]}, "there is no image nowhere.png"),
     ],
@@ -250,9 +250,9 @@ def test_lists_that_are_wrong(changed, words):
     [
         ([], "holds no images"),
         (["a/1.png", "a/notes.txt", "b/x.gif"], r"2 files \(a/notes.txt, b/x.gif\) are none of PNG, JPEG, TIFF"),
-        (["a/1.png", "2.png"], r"1 file \(2.png\) is in no folder of a class"),
-        (["train/a/1.png", "extra/a/2.png"], "'extra' lies beside 'train'"),
-        (["train/1.png"], r"1 file \(train/1.png\) is in no folder of a class"),
+        (["a/1.png", "2.png"], r"1 file \(2.png\) is outside the class folders"),
+        (["train/a/1.png", "extra/a/2.png"], "'extra' is beside 'train'"),
+        (["train/1.png"], r"1 file \(train/1.png\) is outside the class folders"),
     ],
 )
 def test_folders_that_are_wrong(files, words, tmp_path):

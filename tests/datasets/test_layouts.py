@@ -105,7 +105,7 @@ def test_chest_patients_are_type_and_number_and_the_official_validation_set_may_
     patients = table.set_index(table["image"].str.split("/").str[-1])["patient"]
     assert [patients[names].nunique() for names in (normal[:3], normal + ill)] == [1, 4]
     write(release / "train/NORMAL/scan 7.jpeg", image_bytes())
-    refused(tmp_path, "chest-xray", "scan 7.jpeg does not name its patient")
+    refused(tmp_path, "chest-xray", "scan 7.jpeg does not contain its patient")
 
 
 def test_covid_tables_are_read_whatever_their_line_ends_and_their_suffix(tmp_path):
@@ -122,7 +122,7 @@ def test_covid_tables_are_read_whatever_their_line_ends_and_their_suffix(tmp_pat
     [
         (TRAIN, lambda text: text + "gone%1.png\n", "gone%1.png is in CT_COVID or in the lists of COVID-CT/Data-split"),
         (TRAIN, lambda text: text + "test-p0%0.png\n", "gives 'test-p0%0.png' two values"),
-        (TRAIN, lambda text: b"\xff\xfe\x00", "trainCT_COVID.txt is no table of text"),
+        (TRAIN, lambda text: b"\xff\xfe\x00", "trainCT_COVID.txt is not a text table"),
         (TRAIN, None, "trainCT_COVID.txt is missing"),
         (METADATA, lambda text: text[: text.rindex("7,")], "test-p0%1.jpg has no patient in NonCOVID-CT-MetaInfo"),
         (METADATA, lambda text: text + "99,test-p0%1.jpg,somebody else\n", "gives 'test-p0%1.jpg' two values"),
@@ -181,12 +181,12 @@ def patched(offset: int, value: bytes):
 @pytest.mark.parametrize(
     ("name", "damage", "words"),
     [
-        *((name, bytes, r"bad\.zip: the entry .*leads out") for name in ("a/../../x", "/etc/x", "c:x", "a\\..\\..\\x")),
+        *((name, bytes, r"bad\.zip: the entry .*outside") for name in ("a/../../x", "/etc/x", "c:x", "a\\..\\..\\x")),
         (LINK, bytes, r"bad\.zip: the entry .*is a link"),
         ("x.png", patched(8, b"\x01\x00"), r"bad\.zip: the entry 'x.png' is encrypted"),
         ("x.png", patched(10, b"\x09\x00"), r"x\.png cannot be read .*unpack it with another program"),
         ("x.png", patched(24, (2**31).to_bytes(4, "little")), "the entry 'x.png' claims 2147483648 bytes"),
-        ("x.png", lambda whole: whole[: len(whole) // 2], r"bad\.zip is no zip or a damaged one"),
+        ("x.png", lambda whole: whole[: len(whole) // 2], r"bad\.zip is not a zip, or a damaged one"),
         ("x.png", lambda whole: whole.replace(b"xx", b"xy", 1), r"bad\.zip: x\.png cannot be read"),
     ],
 )
@@ -207,7 +207,7 @@ def test_links_and_what_is_no_folder(tmp_path):
     outside = write(tmp_path / "secret.png", b"s")
     for name, target in (("z.png", outside), ("folder", root)):
         (root / name).symlink_to(target)
-        with pytest.raises(InputError, match=f"{name} is a link to a folder or out of"):
+        with pytest.raises(InputError, match=f"{name} is a link to a folder or outside of"):
             _ = FileTree(root).paths
         os.unlink(root / name)
     with pytest.raises(InputError, match="nowhere does not exist"):

@@ -117,7 +117,7 @@ def test_the_correction_removes_most_of_the_bias():
 
 
 def test_predictions_without_a_score_are_an_error():
-    with pytest.raises(ValueError, match="from two images on"):
+    with pytest.raises(ValueError, match="needs two or more"):
         corrected_health(np.ones((3, 1), dtype=bool), 0.2)
     with pytest.raises(ValueError, match=r"needs positive performances, found 0\.0"):
         corrected_health(np.array([[True, True], [False, False]]), 0.2)

@@ -1,5 +1,6 @@
 """The diagnosis: planted losses are found where they are, from outcomes and from rows, in words, charts and cards."""
 
+import json
 import re
 
 import numpy as np
@@ -199,7 +200,7 @@ def test_the_chart_shows_every_interval_and_describes_it():
     several = pd.concat([judged.assign(model=f"model {n}") for n in range(8)])
     chart = change_chart(several, {"d": "Set <D>"}, "Losses")
     assert chart.html.count("<svg") == 1
-    assert all(words in chart.html for words in ("Set &lt;D&gt;", "upright ticks: thresholds"))
+    assert all(words in chart.html for words in ("Set &lt;D&gt;", "ticks: detection thresholds"))
     for statement in STATEMENTS:
         own = judged[judged["statement"] == statement.name].iloc[0]
         words = f"{own['value']:+.1f} ({own['band_low']:+.1f} to {own['band_high']:+.1f}) pp, {own['verdict']}"
@@ -207,6 +208,8 @@ def test_the_chart_shows_every_interval_and_describes_it():
             assert chart.html.count(f'data-told="{model}, {statement.name}: {words}"') == 2  # interval and point
             assert f"{model}, {statement.name}: {words}" in chart.description
     assert "ticks" not in change_chart(judged.drop(columns="threshold"), {}, "Losses").html
+    far = change_chart(judged.assign(threshold=93.0), {}, "Losses").panels[0].spec  # the axis holds thresholds, too
+    assert json.dumps(far).count('"domain": [-95') >= 1
 
 
 def test_what_was_diagnosed_stands_beside_what_was_planted():

@@ -36,6 +36,26 @@ def test_scores_of_many_curves_are_those_of_each_in_its_units(curves, factor):
     assert scaled == pytest.approx(factor * np.array(each), rel=1e-6, abs=1e-9)
 
 
+@given(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0.05, 0.25))
+def test_one_dip_scores_above_a_flat_curve_up_to_a_lambda_that_is_never_below_a_quarter(one, other, penalty):
+    """The paper's score rewards it, the deeper the more; chapter 5 derives the limit of lambda."""
+    deep, shallow = sorted((one, other))
+    dips, flat = np.array([[0.8, 0.8 * depth, 0.8] for depth in (deep, shallow, 1.0)]), 0.8
+    scores = health.health_score(dips, penalty)
+    assert scores[-1] == pytest.approx(flat)
+    assert scores[0] >= scores[1] > flat
+    limit = np.log(1 - np.log(deep) / 2) / (2 * (1 - deep))
+    assert limit > 0.25
+    assert health.health_score(dips[0], limit) == pytest.approx(flat)
+    assert health.health_score(dips[0], 0.99 * limit) > flat > health.health_score(dips[0], 1.01 * limit)
+    twice = [*dips[0], *dips[0][1:]]
+    assert health.health_score(twice, limit / 2) == pytest.approx(flat)
+
+
+def test_a_dip_that_stays_above_the_lowest_point_is_penalised():
+    assert health.health_score([0.7, 0.78, 0.72, 0.8], 0.2) < health.health_score([0.7, 0.72, 0.78, 0.8], 0.2)
+
+
 @pytest.mark.parametrize("curve", [[], [0.5, 0.0], [0.5, -0.1, 0.7], [0.5, float("nan")]])
 def test_performance_without_a_score_is_an_error(curve):
     with pytest.raises(ValueError, match="health score needs"):
@@ -45,7 +65,7 @@ def test_performance_without_a_score_is_an_error(curve):
 def test_a_metric_or_a_flat_curve_without_health_scores_is_an_error():
     constants = {"model": "m", "dataset": "d", "stage": "finetuned", "run": 0, "pooling": "image_mean"}
     curve = pd.DataFrame({"point": ["V.00", "V.01"], "mcc": [-3.0, 20.0]}).assign(**constants)
-    with pytest.raises(InputError, match="more is better"):
+    with pytest.raises(InputError, match="higher is better"):
         health.health_by_run(curve, 0.2, "calibration_error")
     with pytest.raises(InputError, match=r"metric 'mcc' of m d finetuned 0 V falls to -3\.0.*such as accuracy"):
         health.health_by_run(curve, 0.2, "mcc")

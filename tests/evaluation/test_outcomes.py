@@ -105,10 +105,10 @@ def test_an_unparsed_final_output_is_wrong_whatever_its_probabilities():
     ("broken", "said"),
     [
         (lambda r: r.iloc[:0], "no rows"),
-        (lambda r: r.assign(stage=["pretrained"] * 6 + ["finetuned"] * 6), "choose one of stage"),
+        (lambda r: r.assign(stage=["pretrained"] * 6 + ["finetuned"] * 6), "choose one value of stage"),
         (lambda r: r.assign(p_Yes=r["p_Yes"].where(r.index != 4)), "m on d, V.01: 1 images have no probability"),
-        (lambda r: r.drop(index=4), "m on d, seed 0, V.01: image a is there 0 times"),
-        (lambda r: pd.concat([r, r.iloc[[5]]]), "m on d, seed 0, V.01: image b is there 2 times"),
+        (lambda r: r.drop(index=4), "m on d, seed 0, V.01: image a occurs 0 times"),
+        (lambda r: pd.concat([r, r.iloc[[5]]]), "m on d, seed 0, V.01: image b occurs 2 times"),
     ],
 )
 def test_what_is_missing_is_named(broken, said):
@@ -147,13 +147,13 @@ def test_what_a_site_lacks_or_has_twice_is_named(sites):
         with pytest.raises(InputError, match=f"m on d, .*: no probe rows of module {module}, {pooling}"):
             site_outcomes(**tables | {"probed": rest}, images=names)
     for name, site in (("predicted", OUTPUT), ("reference", REFERENCE)):
-        with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png is there 0 times.*make the missing"):
+        with pytest.raises(InputError, match=f"m on d, {site}: test image 0000.png occurs 0 .*compute the missing"):
             site_outcomes(**tables | {name: tables[name].iloc[:0]}, images=names)
     last = (probed["pooling"] == PROBED_SITES[LAST_TOKEN][1]) & (probed["image"] == "0007.png")
-    with pytest.raises(InputError, match=rf"{LAST_TOKEN}: test image 0007\.png is there 0 times"):
+    with pytest.raises(InputError, match=rf"{LAST_TOKEN}: test image 0007\.png occurs 0 times"):
         site_outcomes(**tables | {"probed": probed[~last]}, images=names)
     twice = pd.concat([tables["predicted"], tables["predicted"].assign(run=1)])
-    with pytest.raises(InputError, match="there 2 times, expected once: choose one run"):
+    with pytest.raises(InputError, match="occurs 2 times, expected once: choose one run"):
         site_outcomes(**tables | {"predicted": twice}, images=names)
-    with pytest.raises(InputError, match=r"image 0019\.png is no test image of this split"):
+    with pytest.raises(InputError, match=r"image 0019\.png is not a test image of this split"):
         site_outcomes(**tables, images=names[:-1])

@@ -74,7 +74,7 @@ def test_inputs_with_a_part_left_out_are_an_error(tiny, inputs):
     assert set(inputs) == set(tiny.family.inputs)  # nothing that the processor returns is unknown to the family
     for key in inputs:
         crippled = {name: value for name, value in inputs.items() if name != key}
-        with pytest.raises(RuntimeError, match=f"^{key}: missing of what the processor returns"):
+        with pytest.raises(RuntimeError, match=f"^{key}: missing from the processor's output"):
             features_of(tiny, crippled)
 
 

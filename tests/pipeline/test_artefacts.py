@@ -79,7 +79,7 @@ def test_peak_memory_is_in_mib_and_of_an_accelerator_only_where_torch_was_import
 
 
 def test_half_written_artefact_is_not_there_and_the_old_one_stands(made):
-    with artefact(made.with_name("other"), NEW), pytest.raises(InputError, match="not there: make it with `maker`"):
+    with artefact(made.with_name("other"), NEW), pytest.raises(InputError, match="does not exist: make it"):
         read_made_from(made.with_name("other"), "maker")
     before = {path.name: path.read_bytes() for path in made.iterdir()}
     interrupted(die_making, made, NEW)
@@ -186,7 +186,7 @@ def test_a_damaged_artefact_is_not_read_and_made_again_with_a_line_that_says_so(
         read_made_from(made, "maker")
     make(made, OLD)
     assert read_made_from(made, "maker") == OLD
-    assert "artefact is damaged, and made again" in capsys.readouterr().err
+    assert "artefact is damaged and will be recomputed" in capsys.readouterr().err
 
 
 def test_a_copy_is_current_its_bytes_are_read_once_and_rot_is_found_by_every_byte(made, monkeypatch):
@@ -198,7 +198,7 @@ def test_a_copy_is_current_its_bytes_are_read_once_and_rot_is_found_by_every_byt
     (made / "result.txt").write_text("odl")
     os.utime(made / "result.txt", ns=(1, 1))
     assert is_current(made, OLD)
-    assert artefacts.damage_of(made, every_byte=True) == "result.txt is not as it was written"
+    assert artefacts.damage_of(made, every_byte=True) == "result.txt was changed after it was written"
 
 
 def test_what_is_current_is_read_without_a_lock_and_a_file_system_without_locks_is_an_error(made, monkeypatch):
@@ -247,7 +247,7 @@ def test_what_is_made_from_an_artefact_follows_its_content(outputs):
     third = Artefact(outputs / "c", "probes", {"run": 0}, (second,))
     whole = [first, second, third]
     assert stale(whole) == whole
-    with pytest.raises(InputError, match=r"a is not there"):
+    with pytest.raises(InputError, match=r"a is missing or incomplete"):
         second.make(None)
     for one in whole:
         make(one.folder, one.made_from())

@@ -115,7 +115,7 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (Protocol, "fine_tuning.epoch", 1, "unknown key 'fine_tuning.epoch', did you mean 'epochs'?"),
         (Protocol, "probe.hidden", MISSING, "the key 'probe.hidden' is missing"),
         (Protocol, "probe_variants", {"a": {"knid": "linear"}}, "key 'probe_variants.a.knid', did you mean 'kind'?"),
-        (Protocol, "probe_variants", {"main": {}}, "'main' is the name of `probe` itself"),
+        (Protocol, "probe_variants", {"main": {}}, "'main' is reserved for `probe` itself"),
         (Protocol, "fine_tuning.runs", 1, "vision_training.runs 2 is more than fine_tuning.runs 1"),
         (DataCard, "classes.1.name", "malignant", "two classes have the name 'malignant'"),
         (DataCard, "classes.1.option", "MALIGNANT", "'MALIGNANT' and 'Malignant' cannot be distinguished in an answer"),
@@ -126,7 +126,7 @@ def test_wrong_type_or_range_names_field_and_value(tmp_path, kind, place, value)
         (DataCard, "layout", "folder", "test_counts are of the layouts of releases: a folder has test_fraction"),
         (DataCard, "positive", "malignant", "positive is 'malignant', which is not an option ['Normal', 'Benign',"),
         (DataCard, "test_counts", {"nomal": 1}, "test_counts names the class 'nomal'"),
-        (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: a miniature is made from another"),
+        (ModelCard, "base", "Qwen/Qwen2-7B", "base is 'Qwen/Qwen2-7B', a hub id: miniatures are based on miniatures"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(tmp_path, kind, place, value, words):

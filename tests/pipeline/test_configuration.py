@@ -76,7 +76,7 @@ def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, 
 def test_two_runs_in_one_checkout_do_not_meet(outputs, capsys):
     outputs.mkdir()
     with FileLock(outputs / ".make_book.lock"):
-        assert "another `make book` is at work" in refusal(capsys)
+        assert "another `make book` is working" in refusal(capsys)
     assert not (outputs / "run.json").exists()
 
 

@@ -86,7 +86,7 @@ def test_tables_are_those_of_their_rows(write):
     assert controls["control"].tolist() == [CONTROL_TASK] * 2 + [MAJORITY] * 2
     equal(controls[:2], metrics.control_scores(results.control_rows(SELECTION), POSITIVES))
     assert len(of_run.health_of_run(SELECTION)) == 2 * 2 * 3  # data sets, stages, modules
-    with pytest.raises(InputError, match="unknown probe recipe 'rwa': did you mean 'raw'"):
+    with pytest.raises(InputError, match="unknown probe settings 'rwa': did you mean 'raw'"):
         scoring.probe_scores(SELECTION, "rwa")
 
 
@@ -154,5 +154,5 @@ def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
     assert read == [(own.dataset, own.model) for own in found] == [("d", "m"), ("d", "n"), ("e", "m"), ("e", "n")]
     assert found[0].resamples is found[1].resamples
     assert (found[0].positive, found[0].place(stage="s")) == ("Yes", {"model": "m", "dataset": "d", "stage": "s"})
-    with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not of the test images"):
+    with pytest.raises(InputError, match="m on d, finetuned, answers: its rows are not from the test images"):
         evaluated(selection, {"d": plain_set(22), "e": plain_set(20)}, outcomes_of)

@@ -48,7 +48,7 @@ def exported(outputs, own_cards, monkeypatch):
     with zipfile.ZipFile(file) as archive:
         assert not [name for name in archive.namelist() if name.endswith(".safetensors")]
     shutil.rmtree(outputs)
-    with pytest.raises(InputError, match=rf"adapter-0 is not current: run `python -m mlprobe_utils model {MODEL}"):
+    with pytest.raises(InputError, match=rf"adapter-0 is not up to date: run `python -m mlprobe_utils model {MODEL}"):
         export_results(MODEL, **OF_RUN, file=file.with_name("other.zip"))
     return file
 
@@ -78,7 +78,7 @@ def test_nothing_is_made_of_them_but_what_they_hold_is_checked(exported):
     assert job.command[:2] == ("fits", "theirs")
     assert job.due() == []
     assert taking_part(load_discussion("question-first"), ["theirs", MODEL]) == ["theirs", MODEL]
-    with pytest.raises(InputError, match="faults are planted in models whose weights are here"):
+    with pytest.raises(InputError, match="faults can only be planted in models with local weights"):
         jobs.laboratory_jobs(run)
 
 
@@ -131,7 +131,7 @@ OLD = json.dumps({"stage": "probes", "version": 0, "upstream": {}}).encode()
         ({f"{PROBES}/probes.parquet": b"better"}, False, "changed after its export .*/probes/probes.parquet"),
         ({exchange.HASHES: b"{}"}, False, "was changed after its export"),
         ({f"{PROBES}/made_from.json": OLD}, True, "'probes' is of version 0, and of version [1-9] in this project"),
-        ({"../stolen.txt": b""}, True, r"holds \.\./stolen.txt, which leads out of outputs/"),
+        ({"../stolen.txt": b""}, True, r"contains \.\./stolen.txt, which points outside outputs/"),
     ],
 )
 def test_files_that_are_refused(exported, outputs, changes, sealed, words):
@@ -148,5 +148,5 @@ def test_other_files_and_names_that_are_taken(exported):
     with pytest.raises(InputError, match=r"there is no .*theirs"):
         import_results(exported)
     exported.write_bytes(b"no zip")
-    with pytest.raises(InputError, match="no whole file of `mlprobe export`"):
+    with pytest.raises(InputError, match="not a complete file of `mlprobe export`"):
         import_results(exported)

@@ -75,12 +75,12 @@ def test_a_changed_card_is_noticed_on_reading_and_a_failed_build_leaves_what_was
     before = (folder / "manifest.parquet").read_bytes()
     image = covid / "COVID-CT/Images-processed/CT_NonCOVID/train-p0%0.jpg"
     image.write_bytes(image.read_bytes()[:-200])
-    with pytest.raises(InputError, match=r"train-p0%0\.jpg is cut short or damaged"):
+    with pytest.raises(InputError, match=r"train-p0%0\.jpg is truncated or damaged"):
         build_manifest("covid19-ct", "miniature", covid)
     assert (folder / "manifest.parquet").read_bytes() == before
     changed = load_data_card("covid19-ct").model_copy(update={"test_counts": {"COVID": 1}})
     monkeypatch.setattr("mlprobe_utils.pipeline.images.load_data_card", lambda slug: changed)
-    with pytest.raises(InputError, match="made from another card or protocol: run `python -m"):
+    with pytest.raises(InputError, match="made with another card or protocol: run `python -m"):
         load_image_set("covid19-ct", "miniature")
 
 

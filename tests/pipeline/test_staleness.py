@@ -222,7 +222,7 @@ def test_a_moved_or_touched_checkout_is_current_but_for_other_weights_and_anothe
 
 
 EDITS = [  # file, old, new
-    ("training/settings.py", "images a step, of all processes together", "images a step"),  # a field's description
+    ("training/settings.py", "images per step, over all processes", "images per step"),  # a field's description
     ("models/families/new.py", "", '"""A new family."""\n'),
     ("models/settings.py", "    gated: ", "    remark: str = ''\n    gated: "),  # a new optional key of cards
     ("probing/settings.py", "    kind: L", "    more: int = 0\n    kind: L"),  # a new field of protocols with a default

@@ -112,21 +112,21 @@ def test_a_card_fills_the_papers_columns_and_has_what_it_takes_to_run_it():
     stages = ElementTree.fromstring(found["training stages"])
     assert (stages.tag, [stage.text for stage in stages]) == ("ol", ["aligned", "instructed"])
     words = "bfloat16, 15.4 GiB of weights, at most 262,144 pixels, gated"  # 8.29e9 x 2 bytes / 2^30
-    assert found["to run it"].replace("\N{NO-BREAK SPACE}", " ") == words
-    assert not re.search(r"[^,] ", found["to run it"])  # a line breaks at commas only
-    assert facts(REAL.model_copy(update={"precision": "float32", "parameters": None}))["to run it"] == "float32"
+    assert found["requirements"].replace("\N{NO-BREAK SPACE}", " ") == words
+    assert not re.search(r"[^,] ", found["requirements"])  # a line breaks at commas only
+    assert facts(REAL.model_copy(update={"precision": "float32", "parameters": None}))["requirements"] == "float32"
 
 
 def test_what_a_user_of_a_model_meets_first_is_a_line():
     slugs = ["medgemma-1.5-4b", "huatuogpt-vision-34b", "lingshu-7b"]
     thinks, pads, plain = rows_of(first_met(map(load_model_card, slugs), load_protocol("paper")))
     assert thinks[1:5] == ["gated: accept its terms", "4.30B, 8.0 GiB in bfloat16", "896 × 896 pixels",
-                           "thinks: up to 2,000 tokens, 62 times the protocol's"]  # fmt: skip
+                           "thinks first: up to 2,000 tokens, 62 times the protocol's"]  # fmt: skip
     uncounted = REAL.model_copy(update={"parameters": None, "precision": "bfloat16"})
     assert rows_of(first_met([uncounted], load_protocol("paper")))[0][2] == ""  # also where a card gives a precision
     assert pads[3] == "336 × 336 pixels, padded to a square"
     assert "chat template" in pads[6]
-    assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "at once", "MIT", ""]
+    assert plain[1:] == ["open", "8.29B, 15.4 GiB in bfloat16", "at most 802,816 pixels", "direct", "MIT", ""]
 
 
 def test_what_a_card_leaves_out_is_empty_and_no_folder_is_named(tmp_path):

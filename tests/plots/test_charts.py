@@ -16,7 +16,7 @@ from mlprobe_utils.evaluation.health import SCORES, STAGE_NAMES
 from mlprobe_utils.evaluation.metrics import METRICS
 from mlprobe_utils.evaluation.points import is_point
 from mlprobe_utils.plots import charts, figures, squares
-from mlprobe_utils.plots.drawing import COLOURS, HEIGHT, enable
+from mlprobe_utils.plots.drawing import COLOURS, enable
 
 POINTS, LAYERS = ["V.00", "V.01", "C.00", "L.00", "L.01"], ["L.00", "L.01", "L.02"]
 NAMES = {"one": "Model & <One>", "two": "Model Two", "b": "Set B", "a": "Set A"}
@@ -99,7 +99,7 @@ def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_an
     assert not [word for word in words_in(drawing) if word.startswith("▼")]
 
 
-@pytest.mark.parametrize("name", ["metric", "recipe", "learning", "health", "stages", "journey", "confusion"])
+@pytest.mark.parametrize("name", ["metric", "recipe", "learning", "stages", "confusion"])
 def test_every_chart_describes_itself_and_gives_all_its_numbers(name):
     figure = one_of_each()[name]
     for drawing in drawings(figure):
@@ -142,7 +142,6 @@ def one_of_each() -> dict[str, figures.Figure]:
     scores, outputs = made()
     state = scores[["model", "dataset", "stage"]].drop_duplicates()
     profile = state.assign(**dict.fromkeys(SCORES, 60.0) | {"P_final": 3.0})
-    ends = state.assign(**{f"{letter} end": 60.0 for letter in "VCL"})
     losses = pd.DataFrame(itertools.product(["one", "two"], [0, 1], [1.0, 2.0]), columns=["model", "run", "epoch"])
     losses = losses.assign(dataset="a", training_loss=0.5, validation_loss=losses["epoch"])
     answers = pd.DataFrame({"label": ["Yes", "Yes", "No"], "parsed": ["Yes", None, "Yes"], "split": "test"})
@@ -152,9 +151,7 @@ def one_of_each() -> dict[str, figures.Figure]:
         "metric": charts.metric_curves(*made(models=("one",)), NAMES),
         "recipe": charts.recipe_curves({"main": scores, "raw": scores}, NAMES),
         "learning": charts.learning_curves(losses, NAMES),
-        "health": charts.health_profiles(profile.query("stage == 'finetuned'"), NAMES, dict.fromkeys(NAMES, "Large")),
         "stages": charts.stage_profiles(profile[profile["model"] == "one"], NAMES),
-        "journey": charts.journey(ends.assign(**{"final output": 40.0}), NAMES),
         "confusion": squares.confusion(answers, NAMES),
     }
 
@@ -201,41 +198,22 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
     assert "band" not in charts.probe_curves(scores, outputs, NAMES, bands=bands.iloc[:0]).html
 
 
-def test_a_journey_has_a_line_a_model_or_their_mean_and_the_majority_class():
-    keys, ends = ["model", "dataset", "stage"], ["V end", "C end", "L end", "final output"]
-    few = pd.DataFrame(itertools.product(["one", "two"], ["a", "b"], STAGE_NAMES), columns=keys)
-    many = pd.DataFrame(itertools.product([f"m{n}" for n in range(16)], ["a"], STAGE_NAMES), columns=keys)
-    figure = charts.journey(few.assign(**dict.fromkeys(ends, 80.0)), NAMES, majority={"Set A": 56.0, "Set B": 62.5})
-    for drawing, value in zip(drawings(figure), ("62.5", "56.0"), strict=True):
-        (texts,) = [texts for names, texts, _ in marks(drawing) if names == charts.MAJORITY]
-        assert {text.split()[-2] for text in texts} == {value}
-    means = {charts.MAJORITY: 59.25, NAMES["one"]: 80, NAMES["two"]: 80}
-    assert downloaded(figure).groupby("model")["answer"].mean().to_dict() == means
-    values = 50.0 + many["model"].str[1:].astype(int)
-    figure = charts.journey(many.assign(**dict.fromkeys(ends, values)), {})
-    assert charts.MAJORITY not in figure.html
-    (drawing,) = drawings(figure)
-    sites = ("vision tower", "connector", "LLM", "answer")
-    assert lines_in(drawing)[f"{charts.MEAN}|after fine-tuning"] == [f"{site} 57.5 %" for site in sites]
-    faint = [path.get("d") for path in drawing.iter(f"{SVG}path") if path.get("opacity") == "0.5"]
-    assert [path.count("L") for path in faint] == [3] * 32
-
-
-def test_many_panels_are_compact_and_still_name_their_model():
+def test_of_many_panels_one_is_open_and_the_others_are_folded_by_name():
     models = [f"m{n}" for n in range(11)]
-    names = {model: f"miniature of Model {model}" for model in models} | {"a": "Set A", "b": "Set B", "c": "Set C"}
+    names = {model: f"Model {model}-mini" for model in models} | {"a": "Set A", "b": "Set B", "c": "Set C"}
     scores, outputs = made(models=models, datasets=("a", "b", "c"))
     deeper = scores[(scores["model"] == "m1") & (scores["point"] == "L.01")]
     figure = charts.probe_curves(pd.concat([scores, deeper.assign(point="L.02")]), outputs, names)
     drawn = drawings(figure)
-    assert len(drawn) == len(set(re.findall(r'chart-panel-title">(.*?)</p>', figure.html))) == 33
-    for drawing in drawn:
-        assert int(drawing.get("height")) < HEIGHT
-        assert [word for word in words_in(drawing) if not word.isdigit()][:4] == ["V", "C", "L", "answer"]
+    folds = re.findall(r'<details class="chart-choice"( open)?><summary>(.*?)</summary>', figure.html)
+    assert [bool(is_open) for is_open, _ in folds] == [True] + [False] * 32
+    assert {title for _, title in folds} == {f"{names[m]} · {names[d]}" for m in models for d in "abc"}
+    assert len(drawn) == 33
+    assert 'data-facets="model · data set"' in figure.html
     ends = [max(float(path.split("L")[-1].split(",")[0].strip("Z")) for _, _, path in marks(d)) for d in drawn]
     assert ends[3] != ends[0] == ends[6]  # a deeper model's row has more sites, and only that row
     assert (len(downloaded(figure)), "<table" in figure.html) == (66, False)
-    assert len(figure.html) < 210_000
+    assert len(figure.html) < 260_000
     assert set(re.findall(r'data-highlight="(.*?)"', figure.html)) == set(STAGE_NAMES.values())
 
 

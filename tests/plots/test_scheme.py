@@ -70,8 +70,8 @@ def test_widths_stand_where_they_change_and_what_judges_a_module_and_has_lora_in
     figure, tables = drawn(points_of(6, 2, 6, widths=(48, 192, 64)), "Tiny", adapted=adapted)
     words = [text["words"] for text in tables["texts"]]
     assert [word for word in words if word.isdigit()] == ["48", "192", "64", "64"]  # V.00, C.00, C.01, L.00
-    judged = [word for word in words if word.startswith("judged")]
-    assert judged == [f"judged by {score}" for score in ("FHS_V", "FHS_C", "FHS_L", "P_final")]
+    judged = [word for word in words if word.startswith("scored")]
+    assert judged == [f"scored by {score}" for score in ("FHS_V", "FHS_C", "FHS_L", "P_final")]
     assert words.count("LoRA") == count
     assert "vision tower of 6 blocks (V.00 to V.05, 48 features" in figure.description
     assert "connector of 2 linear layers (C.00 to C.01, 192 then 64 features" in figure.description
@@ -88,8 +88,8 @@ def test_a_side_path_leaves_the_vision_tower_passes_the_connector_and_enters_the
     upright = lines[(lines["x"]["min"] == lines["x"]["max"]) & (lines["x"]["min"] > side["x"])]["y"]
     arrows = upright[upright["max"] - upright["min"] > 10]
     assert arrows.to_numpy().tolist() == [[vision["y2"], side["y"]], [side["y2"], llm["y"]]]
-    assert "past the connector into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in figure.description
-    assert [text["words"] for text in tables["texts"]].count("in no health score") == 1
+    assert "from the vision tower into the LLM: deepstack of 3 mergers (D.00 to D.02, 64 features" in figure.description
+    assert [text["words"] for text in tables["texts"]].count("not in a health score") == 1
 
 
 def test_table_collapses_runs_and_keeps_apart_what_differs():

@@ -61,10 +61,10 @@ def test_stages_are_apart():
     names = {"a": "<script>", "busi": "R&D"}
     page = profile_table(TWO[TWO["stage"] == "pretrained"], names, "before & after")._repr_html_()
     caption = ElementTree.fromstring(page).find("figcaption")
-    assert caption.text.endswith("(%), before & after. Best of a data set bold, worst underlined.")
+    assert caption.text.endswith("(%), before & after. Best per data set in bold, worst underlined.")
     assert "<script>" not in page
     assert all(words in page for words in ("&lt;script&gt;", "R&amp;D", 'table-container"><table'))
-    with pytest.raises(InputError, match="several profiles of a model on a data set: choose one stage"):
+    with pytest.raises(InputError, match="several profiles per model and data set: choose one stage"):
         profile_table(TWO, {}, "x")
 
 

@@ -120,8 +120,8 @@ FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
 @pytest.mark.parametrize(
     ("of", "how", "error", "words"),
     [
-        (FOUR, {"scope": RECIPE}, InputError, "'retrained probe' needs probes of 5 seeds or more, found 4"),
-        (FOUR, {"scope": TRAINING}, InputError, "'retrained model' needs models of two runs or more"),
+        (FOUR, {"scope": RECIPE}, InputError, "'retrained probe' needs probes with 5 or more seeds, found 4"),
+        (FOUR, {"scope": TRAINING}, InputError, "'retrained model' needs two or more runs per model"),
         (FOUR, {"scope": "fixed prob"}, InputError, "unknown scope 'fixed prob': did you mean 'fixed probe'"),
         (FOUR, {"level": 95}, ValueError, "level must lie between 0 and 1, found 95"),
         (Statistic(np.array([np.nan]), np.ones((20, 1)), 30, ALONE), {}, ValueError, "nan"),

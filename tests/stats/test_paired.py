@@ -107,7 +107,7 @@ def test_tables_of_detectable_gains():
     disagreements = {"fewest": None, "10 %": 10.0}
     found = table([1.0, -2.0], disagreements, {"a": 100, "b": 1000})
     rows = [[gain, words] for gain in (1.0, -2.0) for words in disagreements]
-    assert found[["gain", "they disagree on"]].to_numpy().tolist() == rows
+    assert found[["gain", "disagreement"]].to_numpy().tolist() == rows
     assert found.at[3, "b"] == pytest.approx(100 * power(0.02, 0.1, 1000))
     assert found.at[2, "a"] == pytest.approx(100 * power(0.02, 0.02, 100))
     of_one = table([5.0], disagreements, {"a": 2000}).iloc[1]

@@ -51,11 +51,11 @@ def test_unequal_clusters_count_for_less():
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (lambda: resample(np.array([7] * 9)), "two independent ones are the least"),
+        (lambda: resample(np.array([7] * 9)), "add images of other patients"),
         (lambda: accuracy(RIGHT.astype(float), DRAWN), r"correct must be bool .*, found float64 \(2, 60\)"),
         (lambda: accuracy(RIGHT[:, 1:], DRAWN), r"correct must be bool \[points, 60 images\]"),
-        (lambda: accuracy(RIGHT, DRAWN) - accuracy(RIGHT, resample(np.arange(60), 10, 1)), "from the same resamples"),
-        (lambda: accuracy(RIGHT, DRAWN) - accuracy(RIGHT[:1], DRAWN), r"no pairs: values are \(2,\) and \(1,\)"),
+        (lambda: accuracy(RIGHT, DRAWN) - accuracy(RIGHT, resample(np.arange(60), 10, 1)), "on the same resamples"),
+        (lambda: accuracy(RIGHT, DRAWN) - accuracy(RIGHT[:1], DRAWN), r"not paired: values are \(2,\) and \(1,\)"),
     ],
 )
 def test_bad_input_is_refused(wrong, said):

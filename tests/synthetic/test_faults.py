@@ -422,4 +422,4 @@ def test_profiles_are_compared_with_the_healthy_one():
     rows = [{"model": slug, "dataset": "d"} | dict(zip(SCORES, own, strict=True)) for slug, own in scores.items()]
     changes = profile_changes(pd.DataFrame(rows), damaged)
     assert changes["FHS_V"].tolist() == [-30, 0]
-    assert changes["falls most where damaged"].tolist() == [True, False]
+    assert changes["falls most where damaged"].tolist() == ["yes", "no"]

@@ -83,7 +83,7 @@ def test_placements_are_by_shares_of_other_families_and_kinds():
     assert counts.loc[parts[0], [parts[0], parts[2], laboratory_results.NOTHING]].tolist() == [5, 1, 1]
     assert [counts.at[part, part] for part in parts[1:]] == [6] * 4
     assert counts.to_numpy().sum() == found.placements(twin=True)[[*parts]].to_numpy().sum() == 31
-    assert "without a twin: right place 29 of 31 (94 %" in found.placement_words()
+    assert "without a twin: located correctly in 29 of 31 (94 %" in found.placement_words()
 
 
 def test_a_laboratory_is_kept_whole_and_says_when_its_cards_have_changed(outputs, monkeypatch):
@@ -112,12 +112,12 @@ def test_the_projects_own_laboratory_is_that_of_its_cards_and_of_every_family(ou
 
 def test_a_laboratory_that_cannot_be_read_says_how_to_have_one(outputs, tmp_path, monkeypatch):
     monkeypatch.setattr(fault_card, "CARDS", tmp_path)
-    with pytest.raises(InputError, match=r"laboratory\.csv is not there: restore it, or run `make laboratory`"):
+    with pytest.raises(InputError, match=r"laboratory\.csv does not exist: restore it, or run `make laboratory`"):
         laboratory_results.read()
     laboratory_results.write(pd.DataFrame([case("a"), case("b")]), "d", "c", "m")
     file, run = fault_card.laboratory_files()
     file.write_text(file.read_text().replace("severity", "severe"))
-    with pytest.raises(InputError, match=r"laboratory\.csv is not as it was written: restore it, or run"):
+    with pytest.raises(InputError, match=r"laboratory\.csv was changed after it was written: restore it, or run"):
         laboratory_results.read()
     run.write_text(run.read_text().partition("table:")[0])  # as of an earlier run
     with pytest.raises(InputError, match=r"laboratory\.csv lacks the column 'severity'"):

@@ -85,12 +85,12 @@ class Family:
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:
         """Makes the processor reduce larger images. Raises InputError in a family that reads all at one size."""
-        raise InputError(f"models of class {cls.model_class} read every image at one size: remove max_pixels")
+        raise InputError(f"models of class {cls.model_class} resize all images to one size: remove max_pixels")
 
     @classmethod
     def pad_to_square(cls, processor: ProcessorMixin) -> None:
         """Makes the processor pad images to squares. Raises InputError in a family that crops none."""
-        raise InputError(f"models of class {cls.model_class} crop no image: remove pad_to_square")
+        raise InputError(f"models of class {cls.model_class} do not crop images: remove pad_to_square")
 
     def blocks_read(self) -> int:
         """How many vision blocks, from the first, the connector's input depends on: all, unless a family says less."""
@@ -116,7 +116,7 @@ class Family:
         """How the points' outputs are reduced, by `module/pooling`, on a batch of one image a row. RuntimeError where a
         part of what the processor returned is missing, or a prompt holds no image token."""
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
-            raise RuntimeError(f"{', '.join(missing)}: missing of what the processor returns, feed the model all of it")
+            raise RuntimeError(f"{', '.join(missing)}: missing from the processor's output, pass all of that on")
         text, connector = TextTokens(self.image_mask(inputs), inputs["attention_mask"]), self.connector_tokens(inputs)
         split = {"V": self.vision_tokens(inputs), "D": connector, "C": connector, "L": text.of_images}
 

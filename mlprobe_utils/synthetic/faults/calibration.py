@@ -72,7 +72,7 @@ def make_calibration(work: Work, trial: bool = False) -> None:
 
 @torch.inference_mode()
 def _calibrate(work: Work, wanted: Sequence[tuple[Fault, float]], count: int, folder: Path) -> None:
-    """Writes STRENGTHS, a row a fault and strength: fault, wanted (pp to be lost), kind, module, destroys, seed, point,
+    """Writes STRENGTHS, a row per fault and strength: fault, wanted (pp to lose), kind, module, destroys, seed, point,
     severity (at most 1), reached (whether as much is lost, on the images it is chosen on); HITS, of each a row a
     measuring image: whether oracle (null of the semantic mapping, where no state changes) and answer are correct
     without and with the damage (`oracle_intact` and so on); and STATISTICS, `states/name`."""

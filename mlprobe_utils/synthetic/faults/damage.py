@@ -108,7 +108,7 @@ def planted(fault: Fault, family: Family) -> Damage:
     point = fault.place(points)
     entries = sum(on_side_path(name) for name in points)  # the n-th one's states are added after the n-th layer
     if point and point[0] == "L" and int(point[2:]) < entries:
-        why = f"up to L.{entries - 1:02d} the side path brings image tokens what the fault has taken"
+        why = f"up to L.{entries - 1:02d} the side path restores what the fault removes"
         wrong = f"data/faults/{fault.slug}.yml: depth {fault.depth} is {point}"
         raise InputError(f"{wrong}, but {why}: give a greater depth")
     return Damage(fault.kind, fault.module, fault.seed, point)

@@ -180,7 +180,7 @@ def run_trial(model: str, datasets: list[str], protocol: str, split_rule: str, u
 
 
 def make_cases(work: Work, undamaged: bool) -> None:
-    """Leaves `cases.parquet`, one row a case, and `rows.parquet`, one row a case, site, seed and test image."""
+    """Leaves `cases.parquet`, one row per case, and `rows.parquet`, one row per case, site, seed and test image."""
     if not undamaged:
         make_calibration(work, trial=True)
 

@@ -1,6 +1,7 @@
-"""Other probe recipes against the main one, and probes of one LLM layer applied to another."""
+"""Probes with other settings against the main ones, and probes of one LLM layer applied to another."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import ceil
 
 import numpy as np
 import pandas as pd
@@ -8,25 +9,26 @@ import pandas as pd
 from mlprobe_utils.evaluation.outcomes import outcomes
 from mlprobe_utils.evaluation.points import MODULES, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE
+from mlprobe_utils.pipeline.cards import Protocol
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import groups
-from mlprobe_utils.stats.paired import Pair, compare
+from mlprobe_utils.stats.paired import WORDS, Pair, compare
 
-RECIPE_OF = ["dataset", "model", "stage"]
-CURVE = [*RECIPE_OF, "pooling"]
-BEFORE, FIRST, LAST = "the layer before", "the first layer, at the last", "the last layer, at the first"
+PLACE = ["dataset", "model", "stage"]
+CURVE = [*PLACE, "pooling"]
+BEFORE, FIRST, LAST = "previous layer", "first layer, applied at the last", "last layer, applied at the first"
 
 
-def recipe_changes(
+def setting_changes(
     rows: Mapping[str, pd.DataFrame], image_sets: Mapping[str, ImageSet], split_rule: str
 ) -> pd.DataFrame:
-    """Accuracy with each recipe less that with the main one, mean over a module's points, for new images: dataset,
-    model, stage, recipe, module (its letter), change and further columns of `paired.compare`. `rows`: recipe -> probe
-    rows of one run and one pooling, MAIN_PROBE among them. Raises ValueError for recipes fitted at different points."""
+    """Accuracy with other settings - accuracy with the main ones, mean over a module's points, for new images: dataset,
+    model, stage, settings, module (its letter), change and further columns of `paired.compare`. `rows`: name -> probe
+    rows of one run and one pooling, MAIN_PROBE among them. Raises ValueError for probes fitted at different points."""
     tested = {name: own[own["split"] == "test"] for name, own in rows.items()}
-    others = {name: dict(iter(own.groupby(RECIPE_OF))) for name, own in tested.items() if name != MAIN_PROBE}
+    others = {name: dict(iter(own.groupby(PLACE))) for name, own in tested.items() if name != MAIN_PROBE}
     pairs = []
-    for place, own, drawn, _ in groups(tested[MAIN_PROBE], RECIPE_OF, image_sets, split_rule):
+    for place, own, drawn, _ in groups(tested[MAIN_PROBE], PLACE, image_sets, split_rule):
         main = outcomes(own)
         for name, by_place in others.items():
             other = outcomes(by_place[*place.values(),])
@@ -35,15 +37,17 @@ def recipe_changes(
             for module in MODULES:
                 points = main.of_module(module)  # take the place of seeds: what is compared is their mean
                 sides = (np.moveaxis(side.at(*points).correct, 0, 1) for side in (main, other))
-                pairs.append(Pair(place | {"recipe": name, "module": module}, *sides, drawn))
-    return compare(pairs, [*RECIPE_OF, "recipe", "module"])
+                pairs.append(Pair(place | {"settings": name, "module": module}, *sides, drawn))
+    return compare(pairs, [*PLACE, "settings", "module"], words=WORDS)
 
 
-def extremes(changes: pd.DataFrame, recipe: str) -> pd.DataFrame:
-    """The largest change that a recipe makes in each data set, up or down; empty for a recipe that was not run."""
-    own = changes[changes["recipe"] == recipe]
-    places = own["change"].abs().groupby(own["dataset"], sort=False).idxmax()
-    return own.loc[places].drop(columns=["stage", "recipe", "p"]).reset_index(drop=True)
+def training_steps(protocol: Protocol, labels: Sequence[str]) -> pd.DataFrame:
+    """How long each probe trains on images of these labels: settings, images (its share of each class), steps."""
+    classes, records = pd.Series(labels).value_counts(), []
+    for name, probe in protocol.probes.items():
+        images = int((classes * probe.training_fraction).round().clip(lower=1).sum())
+        records.append((name, images, probe.epochs * ceil(images / probe.batch_size)))
+    return pd.DataFrame(records, columns=["settings", "images", "steps"])
 
 
 def transferred(rows: pd.DataFrame) -> tuple[np.ndarray, list[str]]:
@@ -65,8 +69,8 @@ def transfer_scores(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], split_rule: str) -> pd.DataFrame:
-    """Accuracy with the probe of another layer less that with the layer's own, for new images; none of a single layer:
-    dataset, model, stage, pooling, probe of (BEFORE, the mean over all layers that have one before them, FIRST, LAST),
+    """Accuracy with the probe of another layer - with the layer's own, for new images; none of a single layer: dataset,
+    model, stage, pooling, probe of (BEFORE, the mean over all layers that have one before them, FIRST, LAST),
     change and further columns of `paired.compare`."""
     pairs = []
     for place, own, drawn, _ in groups(rows, CURVE, image_sets, split_rule):
@@ -76,4 +80,4 @@ def transfer_losses(rows: pd.DataFrame, image_sets: Mapping[str, ImageSet], spli
         for name, (fitted, at) in places.items() if len(points) > 1 else ():
             sides = correct[at, at][:, None], correct[fitted, at][:, None]  # layers take the place of seeds
             pairs.append(Pair(place | {"probe of": name}, *sides, drawn))
-    return compare(pairs, [*CURVE, "probe of"])
+    return compare(pairs, [*CURVE, "probe of"], words=WORDS)
