@@ -74,9 +74,8 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:
-    """A row per curve of `differences`: STATE,
-    first layer, last layer (verdicts there), and the layer where utilization exceeds
-    comprehension most, one where it does significantly before all others: point, value, band, verdict."""
+    """A row per curve of `differences`: STATE, first layer, last layer (verdicts there), and the layer where
+    utilization exceeds comprehension most, one where it does significantly first: point, value, band, verdict."""
     ordered = compared.sort_values("point", key=lambda points: points.map(flow_order), kind="stable")
     ends = ordered.groupby(STATE, sort=False)["verdict"].agg(["first", "last"]).add_suffix(" layer").reset_index()
     ordered = ordered.assign(above=ordered["verdict"] == ABOVE).sort_values(["above", "value"], kind="stable")

@@ -32,7 +32,7 @@ BASELINES = "08_baselines"
 USED = "07_is_it_used"
 CLAIMS = "claims"
 OF_A_MODEL = "model"  # the notebook of models' pages
-DIAGNOSED = ("index", CLAIMS, "03_probing", "05_feature_health", "06_diagnosis", "04_planted_faults", USED, OF_A_MODEL)
+DIAGNOSED = ("index", "03_probing", "05_feature_health", "06_diagnosis", "04_planted_faults", USED, OF_A_MODEL)
 NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
@@ -52,10 +52,12 @@ def book_pages(run: Run) -> list[Page]:
     cards = [card_path(ModelCard, slug) for slug in slugs(ModelCard)]
     table1 = [*cards, PUBLISHED / "table1.csv"]  # the paper's own, which some chapters print
     laboratory = [*laboratory_files(), CARDS / "book.yml", *sorted((CARDS / "faults").glob("*.yml"))]
+    classifiers = [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)]
     discussed = sorted((CARDS / "discussions").glob("*.yml"))
     files = dict.fromkeys(DIAGNOSED, laboratory) | {
         "05_feature_health": [*table1, *laboratory],
-        BASELINES: [card_path(BaselineCard, slug) for slug in slugs(BaselineCard)],
+        BASELINES: classifiers,
+        CLAIMS: [*table1, *laboratory, *discussed, *classifiers, PUBLISHED / "claims.csv"],
         "10_vision_tower": [*table1, PUBLISHED / "table2.csv", PUBLISHED / "table3.csv", *discussed],
         "06_diagnosis": [*laboratory, *discussed],
         "11_comprehension_utilization": discussed,
@@ -93,7 +95,7 @@ def page_made_from(page: Page, run: Run) -> str:
     script, models = script_of(page.notebook), page.parameters["models"]
     planted = damaged_selection(run).datasets if damaged_models(models) else ()
     folders = [run.folder(model, dataset) for model in models for dataset in {*run.datasets, *planted}]
-    if page.name == BASELINES:
+    if page.name in (BASELINES, CLAIMS):
         folders += [baseline_folder(run.protocol, dataset, run.split_rule) for dataset in run.datasets]
     return hash_of(
         {

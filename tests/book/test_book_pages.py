@@ -38,6 +38,7 @@ def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model_each
     assert all((page.notebook, page.parameters["models"]) == ("model", [slug]) for slug, page in of_models.items())
     assert all(page.parameters["models"] == [*SIXTEEN] for page in made.values())
     assert {path.name for path in made["models"].files} >= {"lingshu-7b-miniature.yml", "table_s1.csv"}
+    assert {path.name for path in made["claims"].files} >= {"claims.csv", "resnet.yml", "interventions.yml"}
     assert notebook_of("limits") is None
     with pytest.raises(InputError, match="unknown notebook '04_feature_helth': did you mean '05_feature_health'"):
         script_of("04_feature_helth")
