@@ -349,7 +349,8 @@ say(
 )
 
 # %% [markdown]
-# Some of the calibration error is chance: with few images, no probability meets its share exactly. The file also has
+# These two means describe the models of this run, and have no interval. Some of the calibration error is chance: with
+# few images, no probability meets its share exactly. The file also has
 # F1, precision, recall, AUC, MCC and average precision: of the positive option, or
 # [macro averages](../book/glossary.md#macro-average) where the data card names none.
 #

@@ -119,7 +119,9 @@ from mlprobe_utils.pipeline.tested import evaluated
 
 of_run = chapter.selection, chapter.image_sets
 measured = evaluated(*of_run, certainty.outcomes_of)
-bands = certainty.bands(measured, chapter.metric)
+metrics = [chapter.metric, "accuracy", "balanced_accuracy"]
+metrics = [*dict.fromkeys(metrics)]  # each once
+bands = {metric: certainty.bands(measured, metric) for metric in metrics}
 
 # %%
 from mlprobe_utils.pipeline import scoring
@@ -129,7 +131,7 @@ scores = scoring.probe_scores(chapter.selection)
 outputs = scoring.output_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
 controls = scoring.control_scores(chapter.selection)
-given = image_mean, outputs, chapter.names, chapter.metric
+given = image_mean, outputs, chapter.names, metrics
 charts.probe_curves(*given, controls, bands)
 
 # %% tags=["hide-input"]
@@ -137,7 +139,7 @@ from mlprobe_utils.evaluation.metrics import RESAMPLED
 
 curve = ["model", "dataset", "stage", "point"]
 means = image_mean.groupby(curve)[chapter.metric].mean()
-limits = bands.set_index(curve)
+limits = bands[chapter.metric].set_index(curve)
 line = means.reindex(limits.index)
 outside = (line < limits["band_low"]) | (line > limits["band_high"])
 

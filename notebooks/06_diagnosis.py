@@ -310,7 +310,8 @@ change_chart(before, chapter.names, title_before)
 
 # %% [markdown]
 # A model that was never trained to answer this question can hold the class and write something else. The gap between
-# the last token and the answer (pp), and the share of answers that name no option or several; means over models:
+# the last token and the answer (pp), and the share of answers that name no option or several. These are means over the
+# models of this run; the gap of each, with its interval, is in the file.
 
 # %%
 from mlprobe_utils.pipeline import scoring

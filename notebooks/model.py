@@ -48,7 +48,7 @@ from mlprobe_utils.synthetic.miniatures.recipe import described
 card = described(chapter.model)
 of_run = chapter.selection, chapter.image_sets
 outcomes = evaluated(*of_run, certainty.outcomes_of)
-bands = certainty.bands(outcomes, chapter.metric)
+bands = {chapter.metric: certainty.bands(outcomes, chapter.metric)}
 
 # %%
 from mlprobe_utils.pipeline import scoring
@@ -57,7 +57,7 @@ from mlprobe_utils.plots import charts
 scores = scoring.probe_scores(chapter.selection)
 image_mean = scores[scores["pooling"] == "image_mean"]
 outputs = scoring.output_scores(chapter.selection)
-drawn = image_mean, outputs, chapter.names, chapter.metric
+drawn = image_mean, outputs, chapter.names, [*bands]
 charts.probe_curves(*drawn, bands=bands)
 
 # %% [markdown]

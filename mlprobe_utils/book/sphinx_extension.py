@@ -9,7 +9,9 @@ import json
 import re
 import shutil
 from functools import partial
+from itertools import count
 from pathlib import Path
+from urllib.parse import unquote
 
 from docutils import nodes
 from latex2mathml.converter import convert
@@ -25,6 +27,7 @@ SCROLLING = 'class="pst-scrollable-table-container"'
 ANSWER = "answer"
 LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./book/)?([\w-]+)\.(?:md|ipynb)(?:#([\w-]+))?\)")
 DEFINED = re.compile(r"^(\S.*)\n  \S", re.MULTILINE)  # a term of the glossary, above its indented definition
+TABLE = re.compile(r'(<a download="([\w-]+)\.csv" href=")data:text/csv;charset=utf-8,([^"]*)')
 TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ def setup(app) -> dict:
     app.connect("source-read", make_page)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
+    app.connect("html-page-context", move_tables)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
     # when this code, a static file or a definition changes, all pages have to be rebuilt; Sphinx would not by itself
@@ -113,6 +117,20 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
     body = body.replace('role="doc-biblioentry"', 'role="listitem"')
     told = '<a class="reference internal told" href="{0[1]}#{0[2]}" data-told="{1}">'
     context["body"] = TERM.sub(lambda link: told.format(link, html.escape(app.env.definitions[link[2]])), body)
+
+
+def move_tables(app, page: str, template: str, context: dict, doctree) -> None:
+    """Puts the CSV files that a notebook carries inside itself beside the page, which they would make slow to load."""
+    place, numbers = f"_tables/{page}", count(1)
+    shutil.rmtree(folder := Path(app.outdir, place), ignore_errors=True)
+
+    def moved(table: re.Match) -> str:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{next(numbers):02}-{table[2]}.csv"
+        path.write_text(unquote(table[3]), newline="")
+        return f"{table[1]}{context['pathto'](f'{place}/{path.name}', resource=True)}"
+
+    context["body"] = TABLE.sub(moved, context.get("body", ""))
 
 
 def describe(app, page: str, template: str, context: dict, doctree) -> None:

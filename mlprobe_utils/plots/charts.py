@@ -16,7 +16,7 @@ from mlprobe_utils.evaluation.own_rows import accuracy
 from mlprobe_utils.evaluation.points import POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
-from mlprobe_utils.plots.figures import LIGHT, Figure, Key, in_words
+from mlprobe_utils.plots.figures import LIGHT, Figure, Key
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
 
 if TYPE_CHECKING:
@@ -41,28 +41,43 @@ def probe_curves(
     scores: pd.DataFrame,
     outputs: pd.DataFrame,
     names: Mapping[str, str],
-    metric: str = "accuracy",
+    metrics: Sequence[str] = ("accuracy",),
     controls: pd.DataFrame | None = None,
-    bands: pd.DataFrame | None = None,
+    bands: Mapping[str, pd.DataFrame] | None = None,
 ) -> Figure:
-    """Figure 3: a probe metric at every point (`metrics.probe_scores`, of one pooling), and the final output's
+    """Figure 3: probe metrics at every point (`metrics.probe_scores`, of one pooling), and the final output's
     (`metrics.output_scores`) as a diamond; of `controls` (`scoring.control_scores`) the control task after fine-tuning,
-    random weights, and the best that needs no model; `bands` (`certainty.bands`), unless empty, as areas."""
-    title, keys = f"Layer-wise probing {METRIC_NAMES[metric]} before and after fine-tuning", STAGES
-    banded = bands is not None and len(bands) > 0
-    points = scores.merge(bands, "left", [*STATE, "point"]) if banded else scores
-    long = in_words(_points_and_answer(points, outputs), names, STATE)
-    long = long.assign(value=long[metric], series=long["stage"])
+    random weights, and the best that needs no model; metric -> `bands` (`certainty.bands`), unless empty, as areas."""
+    bands = {metric: band for metric, band in (bands or {}).items() if len(band)}
+    long = pd.concat([_of_metric(metric, scores, outputs, controls, bands.get(metric)) for metric in metrics])
+    shown = [METRIC_NAMES[metric] for metric in metrics]
+    title = f"Layer-wise probing{'' if shown[1:] else f' {shown[0]}'} before and after fine-tuning"
+    title += "" if controls is None else ", with controls and baselines"
+    title += " (areas: 95 % bands over new seeds and images)" if bands else ""
+    keys, by = STAGES if controls is None else [*STAGES, *CONTROLS], ["metric"] * bool(shown[1:])
+    axes = Axes(f"{' or '.join(shown)} (%)")
+    return lines(long.reset_index(drop=True), keys, axes, title, names, ("model", *by, "dataset"))
+
+
+def _of_metric(
+    metric: str,
+    scores: pd.DataFrame,
+    outputs: pd.DataFrame,
+    controls: pd.DataFrame | None,
+    band: pd.DataFrame | None,
+) -> pd.DataFrame:
+    """What `probe_curves` draws of one metric."""
+    points = scores if band is None else scores.merge(band, "left", [*STATE, "point"])
+    parts = [_points_and_answer(points, outputs).assign(series=lambda own: own["stage"].map(STAGE_NAMES))]
     if controls is not None:
         places = scores[["model", "dataset", "point"]].drop_duplicates()
-        blind = places.assign(series=BLIND, value=places["dataset"].map(best_without_model(controls, metric)))
+        blind = places["dataset"].map(best_without_model(controls, metric))
         drawn = controls["control"].isin([CONTROL_TASK, RANDOM_WEIGHTS]) & (controls["stage"] != "pretrained")
-        probed = controls[drawn].merge(places).assign(series=lambda own: own["control"], value=lambda own: own[metric])
-        both = pd.concat([probed, blind])[["model", "dataset", "point", "series", "value"]].assign(run=0)
-        long = pd.concat([long, in_words(both, names, STATE)], ignore_index=True)
-        keys, title = [*STAGES, *CONTROLS], f"{title}, with controls and baselines"
-    title += " (areas: 95 % bands over new seeds and images)" if banded else ""
-    return lines(long, keys, Axes(f"{METRIC_NAMES[metric]} (%)"), title)
+        probed = controls[drawn].merge(places).assign(series=lambda own: own["control"])
+        of_controls = pd.concat([probed, places.assign(series=BLIND, **{metric: blind})])
+        parts.append(of_controls[["model", "dataset", "point", "series", metric]].assign(run=0))
+    long = pd.concat(parts, ignore_index=True)
+    return long.assign(metric=METRIC_NAMES[metric], value=long[metric])
 
 
 def metric_curves(scores: pd.DataFrame, outputs: pd.DataFrame, names: Mapping[str, str]) -> Figure:

@@ -62,7 +62,8 @@ def panel(
 ) -> Panel:
     """Layers over each other, of `tables`, which show `words`; `size`: width and height in pixels."""
     size = {"width": size[0], "height": size[1], "autosize": {"type": "fit", "contains": "padding"}}
-    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words))
+    on_phones = "large" if size["width"] > WIDTH else ""
+    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words), on_phones)
 
 
 def layer(table: str, mark: str, look: Mapping, **channels: str | dict | list) -> dict:

@@ -48,7 +48,7 @@ class Panel:
     svg: str
     spec: dict  # Vega-Lite, with its data
     words: str  # what it shows, for those who cannot see it
-    wide: bool = False  # cannot be read on a phone unless it scrolls
+    on_phones: str = ""  # "wide": it scrolls there; "large": its text grows
 
     @property
     def description(self) -> str:
@@ -223,8 +223,9 @@ def _panel(panel: Panel, title: str) -> str:
     name = html.escape(f"{title}: {panel.title}" if panel.title else title)
     heading = f'<p class="chart-panel-title">{html.escape(panel.title)}</p>' if panel.title else ""
     described = f'{head} role="img"><title>{name}</title><desc>{html.escape(panel.description)}</desc>{rest}'
-    box = 'class="chart-panel chart-panel-wide" tabindex="0"' if panel.wide else 'class="chart-panel"'
-    return f"<div {box}>{heading}{described}</div>"
+    looks = f" chart-panel-{panel.on_phones}" if panel.on_phones else ""
+    reached = ' tabindex="0"' if panel.on_phones == "wide" else ""  # what scrolls, by keyboard too
+    return f'<div class="chart-panel{looks}"{reached}>{heading}{described}</div>'
 
 
 def _key(key: Key) -> str:

@@ -40,7 +40,7 @@ def lines(
     axes: Axes,
     title: str,
     names: Mapping[str, str] | None = None,
-    by: tuple[str | None, str] = ("model", "dataset"),
+    by: Sequence[str | None] = ("model", "dataset"),
     marked: str | None = None,
 ) -> Figure:
     """Small multiples of lines: means over runs strong, single runs faint, answers as diamonds. A value below the axis
@@ -51,18 +51,18 @@ def lines(
             those of `by`, run where there are several, and those of BAND for an area behind a line (nan: none).
         keys: first those of the series; those of models, where there are several, are added.
         names: slug -> name of models and data sets, in the order of the page; None: `long` has names.
-        by: the columns whose values make the rows (None: one row) and the columns of panels.
+        by: the columns whose values make the rows of panels (None: one row), and the last one's their columns.
         marked: the column with the position of a panel's vertical line."""
     long = long.rename(columns={"point": "x"}).replace({"x": LAST, marked: LAST})
     long = long if names is None else in_words(long, names, STATE)
     long = long.assign(run=long.get("run", 0), series=long.get("series", long.get("stage")))
     long = long.dropna(subset="value").reset_index(drop=True)
-    above, beside = (long[column] if column else pd.Series("", long.index) for column in by)
+    placed = [long[column] if column else pd.Series("", long.index, name="all") for column in by]
     found = [site for site in long["x"].unique() if site not in ANSWERS]
     points, rest = sorted(filter(is_point, found), key=flow_order), [site for site in found if not is_point(site)]
     order, domain = [*points, *rest, *(site for site in ANSWERS if site in set(long["x"]))], _domain(long, axes)
-    places = itertools.product(above.unique(), beside.unique())
-    parts = {place: own for place in places if len(own := long[(above == place[0]) & (beside == place[1])])}
+    panels_of = dict(iter(long.groupby(placed, sort=False)))
+    parts = {place: panels_of[place] for place in itertools.product(*map(pd.unique, placed)) if place in panels_of}
     facets = tuple(filter(None, by)) if len(parts) > MOST_PANELS else ()
     kind, size = keys[0].kind, LARGE if facets or len(parts) == 1 else (WIDTH, HEIGHT)
     models = [model for model in long["model"].unique() if model not in {key.name for key in keys}]
@@ -71,7 +71,7 @@ def lines(
         keys = [*series, *(Key(model, "model") for model in models), *keys[len(series) :]]
     panels = []
     for place, own in parts.items():
-        of_row = set(long.loc[above == place[0], "x"])  # depths differ: a row has the points of its own models
+        of_row = set(long.loc[placed[0] == place[0], "x"])  # depths differ: a row has the points of its own models
         sites = [x for x in order if x in of_row]
         tables = _tables(own, sites, axes, domain)
         if marked:
@@ -87,7 +87,7 @@ def lines(
         numbers = pd.concat({"mean": numbers} | ends, names=["number"]).reorder_levels([*line, "number"])
     numbers = numbers.rename_axis(columns=None).reset_index()
     described = keys, (axes.vertical, axes.horizontal), numbers, axes.decimals
-    return Figure(panels, title, columns_of(long, *by), facets, *described)
+    return Figure(panels, title, columns_of(long, by[0], by[-1]), facets, *described)
 
 
 def _domain(long: pd.DataFrame, axes: Axes) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def pipeline_scheme(points: pd.DataFrame, name: str, adapted: str = "".join(PROB
     tables = {table: pd.DataFrame(rows) for table, rows in scheme.tables.items() if rows}
     layers = [layer(name, mark, look, **AT | own) for name, (mark, look, own) in SHAPES.items() if name in tables]
     whole = {"layer": layers, "width": WIDTH, "height": scheme.y, "padding": 0, "autosize": "none"}
-    panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), wide=True)
+    panel = Panel("", *drawing(whole, tables), _words(parts, name, adapted), on_phones="wide")
     return Figure([panel], f"Pipeline and probe points of {name}")
 
 

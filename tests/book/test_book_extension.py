@@ -6,6 +6,7 @@ from html import unescape
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -13,6 +14,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mlprobe_utils.book import make_book
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
+from mlprobe_utils.plots.figures import download
 
 CHAPTER = r"""# A chapter
 
@@ -31,6 +33,7 @@ TEXT = (  # as notebooks have it
     "([Zhu et al., 2026](../book/bibliography.md#zhu-2026)), "
     "[a page](01_datasets.ipynb#a-section), [limits](../book/limits.md)"
 )
+TABLE = pd.DataFrame({"a, b": ["1 %", 'é "&"', None], "c": [0.5, -1, 2]})
 TEXTS = ["glossary", "rerun", "reference", "limits", "cite", "bibliography"]
 
 
@@ -49,7 +52,8 @@ class Book:
         kernel = {"name": "python3", "display_name": "Python 3"}
         said = [new_output("display_data", {"text/markdown": f"Said {number}: {TEXT}"}) for number in (1, 2)]
         cells = [new_markdown_cell("# A model"), new_markdown_cell(f"Written: {TEXT}")]
-        cells += [new_code_cell("1", outputs=said[:1])]
+        table = new_output("display_data", {"text/html": download(TABLE, "Rows, all")})
+        cells += [new_code_cell("1", outputs=[said[0], table, table])]
         cells += [new_code_cell("2", outputs=said[1:], metadata={"tags": ["answer"]})]
         notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
         (self.sources / "models").mkdir()
@@ -144,3 +148,11 @@ def test_a_formula_that_cannot_be_converted_fails_the_book(book):
         make_book.build(book.sources)
     assert str(failed.value).count("the formula") == 2
     page.write_text(before)
+
+
+def test_a_table_inside_a_notebook_is_a_file_beside_the_page(book):
+    links = re.findall(r'<a download="rows-all.csv" href="(.*?)"', book.built("models/tiny"))
+    assert len(set(links)) == 2
+    for link in links:
+        pd.testing.assert_frame_equal(pd.read_csv(book.html / "models" / link), TABLE)
+    assert "data:text/csv" not in book.built("models/tiny")

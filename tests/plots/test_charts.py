@@ -92,7 +92,7 @@ def test_an_answer_below_the_axis_stands_at_its_edge_a_low_probe_in_its_place_an
     assert "▼ 0" in words
     assert max(float(word) for word in words if word.isdigit()) >= 70
     low = scores.assign(mcc=scores["mcc"].mask(scores["point"] == "L.00", -7).mask(scores["point"] == "L.01"))
-    drawing = drawings(charts.probe_curves(low, outputs, NAMES, "mcc"))[0]
+    drawing = drawings(charts.probe_curves(low, outputs, NAMES, ["mcc"]))[0]
     texts = {*itertools.chain(*lines_in(drawing).values())}
     assert "L.00 -7.0 %" in texts
     assert not [text for text in texts if text.startswith("L.01") or "nan" in text]  # a missing value leaves a gap
@@ -182,7 +182,7 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
     scores, outputs = made()
     places = scores.loc[scores["run"] == 0, ["model", "dataset", "stage", "point", "accuracy"]]
     bands = places.assign(band_low=places["accuracy"] - 3, band_high=places["accuracy"] + 4).drop(columns="accuracy")
-    figure = charts.probe_curves(scores, outputs, NAMES, bands=bands)
+    figure = charts.probe_curves(scores, outputs, NAMES, bands={"accuracy": bands})
     for drawing in drawings(figure):
         tags = [mark.tag.removeprefix(SVG) for mark in areas(drawing)]
         assert sorted(tags) == ["line"] * 2 + ["path"] * 4  # a line a stage for the connector's one point
@@ -190,12 +190,12 @@ def test_bands_are_light_areas_of_each_module_cut_at_the_axis_and_their_ends_are
     numbers = downloaded(figure).set_index(["model", "data set", "stage", "number"]).sort_index()
     rows = numbers.loc[("Model Two", "Set A", "after fine-tuning"), POINTS].loc[["mean", "band, low", "band, high"]]
     np.testing.assert_allclose(rows.astype(float), 60.0 + np.arange(5) + [[0.5], [-3], [4]])
-    wide = charts.probe_curves(scores, outputs, NAMES, bands=bands.assign(band_low=0.0, band_high=100))
+    wide = charts.probe_curves(scores, outputs, NAMES, bands={"accuracy": bands.assign(band_low=0.0, band_high=100)})
     drawing = drawings(wide)[0]
     paths = " ".join(mark.get("d", "") for mark in areas(drawing))
     heights = [float(y) for y in re.findall(r"[\d.-]+,([\d.-]+)", paths)]
     assert 0 <= min(heights) <= max(heights) <= float(drawing.get("viewBox").split()[3])
-    assert "band" not in charts.probe_curves(scores, outputs, NAMES, bands=bands.iloc[:0]).html
+    assert "band" not in charts.probe_curves(scores, outputs, NAMES, bands={"accuracy": bands.iloc[:0]}).html
 
 
 def test_of_many_panels_one_is_open_and_the_others_are_folded_by_name():
@@ -215,6 +215,16 @@ def test_of_many_panels_one_is_open_and_the_others_are_folded_by_name():
     assert (len(downloaded(figure)), "<table" in figure.html) == (66, False)
     assert len(figure.html) < 260_000
     assert set(re.findall(r'data-highlight="(.*?)"', figure.html)) == set(STAGE_NAMES.values())
+
+
+def test_of_two_metrics_the_reader_chooses_one():
+    scores, outputs = made()
+    figure = charts.probe_curves(scores, outputs, NAMES, ["accuracy", "f1"], bands={"accuracy": scores.iloc[:0]})
+    assert 'data-facets="model · metric · data set"' in figure.html
+    titles = [title.split(" · ")[1:] for title in re.findall(r"<summary>([^<]* · [^<]*)</summary>", figure.html)]
+    assert titles == 2 * [[metric, dataset] for metric in ("accuracy", "F1") for dataset in ("Set B", "Set A")]
+    numbers = downloaded(figure).set_index("metric")
+    assert numbers.loc["accuracy", POINTS].to_numpy().tolist() == numbers.loc["F1", POINTS].to_numpy().tolist()
 
 
 def test_many_points_are_not_all_labelled_and_one_run_is_not_drawn_beside_its_mean():
