@@ -129,6 +129,14 @@ def test_a_chapter_offers_its_files_and_they_are_there(book):
     assert not re.search(r"mybinder|_sources/[^\"]+\.py", book.built("limits"))
 
 
+def test_a_table_inside_a_notebook_is_a_file_beside_the_page(book):
+    links = re.findall(r'<a download="rows-all.csv" href="(.*?)"', book.built("models/tiny"))
+    assert len(set(links)) == 2
+    for link in links:
+        pd.testing.assert_frame_equal(pd.read_csv(book.html / "models" / link), TABLE)
+    assert "data:text/csv" not in book.built("models/tiny")
+
+
 def test_a_changed_definition_reaches_pages_that_did_not_change_and_a_page_that_is_no_more_goes(book):
     glossary = book.source("glossary")
     glossary.write_text(glossary.read_text().replace("Which images train", "Which new & old images train"))
@@ -148,11 +156,3 @@ def test_a_formula_that_cannot_be_converted_fails_the_book(book):
         make_book.build(book.sources)
     assert str(failed.value).count("the formula") == 2
     page.write_text(before)
-
-
-def test_a_table_inside_a_notebook_is_a_file_beside_the_page(book):
-    links = re.findall(r'<a download="rows-all.csv" href="(.*?)"', book.built("models/tiny"))
-    assert len(set(links)) == 2
-    for link in links:
-        pd.testing.assert_frame_equal(pd.read_csv(book.html / "models" / link), TABLE)
-    assert "data:text/csv" not in book.built("models/tiny")
