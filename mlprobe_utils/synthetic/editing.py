@@ -15,13 +15,12 @@ from scipy.spatial.distance import cdist
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import write_parquet
 from mlprobe_utils.common.processes import processes
-from mlprobe_utils.evaluation import used
 from mlprobe_utils.models.encoding import branches
 from mlprobe_utils.pipeline import results
 from mlprobe_utils.pipeline.results import DAMAGED_RUN
 from mlprobe_utils.pipeline.work import Work
 from mlprobe_utils.probing.extraction import FEATURES, load_features
-from mlprobe_utils.probing.sweeps import Trained, sweep_blocks, sweep_uses, twin_of
+from mlprobe_utils.probing.sweeps import Sweep, Trained
 from mlprobe_utils.synthetic.faults.calibration import as_stored, batched, load_damages
 from mlprobe_utils.synthetic.faults.damage import damaged
 from mlprobe_utils.synthetic.phantoms.making import read_recipe, twins
@@ -29,31 +28,13 @@ from mlprobe_utils.synthetic.phantoms.making import read_recipe, twins
 SIDE = 16  # of the thumbnails that real images are compared by
 
 
-class Edited:
-    """Images of a work's data set, encoded, and what is the same in every sweep over them: pairs, or the first test
-    images in a random order."""
-
-    def __init__(self, work: Work, pairs: bool):
-        self.work, self.answers = work, work.encoder.answer_tokens(work.options)
-        chosen = _tested if not pairs else _twins if work.image_set.card.synthetic else _nearest
-        images, self.labels = chosen(work)
-        size = max(work.protocol.extraction.batch_size // 2, 1) * 2
-        self.batches = [work.encoder.questions(own) for own in batched(images, size)]
-        self.every = work.protocol.interventions.every
-
-    def twin(self) -> list[tuple[dict, torch.Tensor]]:
-        """Of the model as it is now."""
-        return [twin_of(self.work.loaded, own, self.answers) for own in self.batches]
-
-    def uses(self, trained: Trained) -> pd.DataFrame:
-        return sweep_uses(*self._given, trained, self.every).assign(images=used.PAIRS)
-
-    def blocks(self, twin: list | None = None) -> pd.DataFrame:
-        return sweep_blocks(*self._given, twin, self.every).assign(images=used.TESTED)
-
-    @property
-    def _given(self) -> tuple:
-        return self.work.loaded, self.batches, self.work.encoder, self.labels, self.work.options
+def sweep_of(work: Work, pairs: bool) -> Sweep:
+    """Over pairs of images of a work's data set, or the first test images in a random order."""
+    chosen = _tested if not pairs else _twins if work.image_set.card.synthetic else _nearest
+    images, labels = chosen(work)
+    size = max(work.protocol.extraction.batch_size // 2, 1) * 2
+    batches = [work.encoder.questions(own) for own in batched(images, size)]
+    return Sweep(work.loaded, batches, work.encoder, labels, work.options, work.protocol.interventions.every)
 
 
 def make_interventions(work: Work) -> None:
@@ -61,16 +42,16 @@ def make_interventions(work: Work) -> None:
     the intact one; of an intact model also of the pretrained state, with those of the fine-tuned one."""
 
     def fill(folder: Path) -> None:
-        pairs, tested, frames = Edited(work, True), Edited(work, False), []
+        pairs, tested, frames = sweep_of(work, pairs=True), sweep_of(work, pairs=False), []
         with torch.inference_mode():
             with Work.state(work.healthy, DAMAGED_RUN):
-                twin = tested.twin()
+                intact = tested.twins()
             with work.state(DAMAGED_RUN):
-                found = [pairs.uses(_trained(work)), tested.blocks(twin if work.planted else None)]
+                found = [pairs.uses(_trained(work)), tested.blocks(intact if work.planted else None)]
                 frames.append(pd.concat(found).assign(**work.constants(DAMAGED_RUN)))
             if not work.planted:
                 with work.state(None):
-                    frames.append(tested.blocks(twin).assign(**work.constants(None)))
+                    frames.append(tested.blocks(intact).assign(**work.constants(None)))
         write_parquet(pd.concat(frames, ignore_index=True), folder / results.INTERVENTION_ROWS)
 
     if processes().is_main_process:
@@ -85,15 +66,15 @@ def make_drawn(work: Work, undamaged: bool) -> None:
 
 @torch.inference_mode()
 def _sweep_cases(work: Work, undamaged: bool, folder: Path) -> None:
-    tested, frames = Edited(work, False), []
+    tested, frames = sweep_of(work, pairs=False), []
     for run in work.runs():
         with work.state(run):
             frames.append(tested.blocks().assign(case=None, run=run))
             cases = load_damages(work.folder / results.DRAWN) if run == DAMAGED_RUN and not undamaged else {}
-            twin = tested.twin() if cases else None
+            intact = tested.twins() if cases else None
             for (fault, points), damage in cases.items():
                 with damaged(work.loaded, damage, branches(tested.answers)):
-                    frames.append(tested.blocks(twin).assign(case=f"{fault}, {points:g} points", run=run))
+                    frames.append(tested.blocks(intact).assign(case=f"{fault}, {points:g} points", run=run))
     write_parquet(pd.concat(frames, ignore_index=True), folder / results.INTERVENTION_ROWS)
 
 

@@ -14,7 +14,7 @@ from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.probing.edits import Patch, Skip
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.interventions import LAST_TOKEN, intervene, recorded
-from mlprobe_utils.probing.sweeps import Trained, option_scores, sweep_blocks, sweep_uses, twin_of
+from mlprobe_utils.probing.sweeps import Sweep, Trained, option_scores
 from mlprobe_utils.synthetic.editing import _nearest
 
 LABELS = np.array([0, 1, 1, 0, 0, 1])
@@ -40,9 +40,10 @@ def probabilities(rows, options, edit, point) -> np.ndarray:
 @torch.inference_mode()
 def test_blocks_are_left_out_and_a_twins_states_put_back(tiny, encoder, batches, options):
     labels, damage = LABELS % len(options), Skip("V.01")  # what the twin lacks
-    twin = [twin_of(tiny, own, encoder.answer_tokens(options)) for own in batches]
+    sweep = Sweep(tiny, batches, encoder, labels, options)
+    twins = sweep.twins()
     with intervene(tiny, damage):
-        rows = sweep_blocks(tiny, batches, encoder, labels, options, twin)
+        rows = sweep.blocks(twins)
     assert rows["label"].tolist()[:4] == [options[label] for label in labels[:4]]
     broken, intact = probabilities(rows, options, used.NOTHING, ""), probabilities(rows, options, used.TWIN, "")
     assert np.abs(broken - intact).max() > 1e-6
@@ -76,7 +77,7 @@ def test_options_are_scored_where_they_part(tiny, batches):
 def test_what_pairs_are_used_for(tiny, encoder, batches, options):
     labels = LABELS % len(options)
     features = features_of(tiny, batches[0])
-    rows = sweep_uses(tiny, batches, encoder, labels, options, Trained(features, labels[:4]), every=2)
+    rows = Sweep(tiny, batches, encoder, labels, options, every=2).uses(Trained(features, labels[:4]))
     points = {edit: {*own["point"]} for edit, own in rows.groupby("edit")}
     assert points[used.CUT] == points[used.PATCHED] == {"L.00", "L.02"}  # each second, from the last one back
     assert points[used.MOVED] >= {"V.01", "V.03", "C.01", "L.00", "L.02"}
