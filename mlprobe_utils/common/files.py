@@ -131,22 +131,19 @@ def locked(place: Path, what: str, wait: bool = True) -> Iterator[None]:
     lock = FileLock(place.with_name(f".{place.name}.lock"), fallback_to_soft=False)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if not wait:
-                raise InputError(f"another `make book` is working on {what}: wait for it, or stop it") from None
-            say(f"waiting: another process is working on {what}")
-            lock.acquire()
+        held = lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise InputError(f"another `make book` is working on {what}: wait for it, or stop it") from None
+        say(f"waiting: another process is working on {what}")
+        held = lock.acquire()
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         mend = "set MLPROBE_OUTPUTS to a folder on a file system with locks"
         raise InputError(f"{what}: no lock {lock.lock_file} ({error.strerror}): {mend}") from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def write_parquet(frame: pd.DataFrame, path: Path) -> None:

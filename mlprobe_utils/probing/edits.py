@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from mlprobe_utils.models.compat import attention_with
 
@@ -194,36 +195,30 @@ class KnockOut:
 
     def attach(self, model: LoadedModel, now: Pass) -> Callable[[], None]:
         blocks = [p for p in model.family.probe_points() if self.point <= p.name <= (self.until or self.point)]
-        hidden = self._in_llm if self.point[0] == "L" else self._in_tower
-        return attention_with(model.model, {model.family.attention(p.module): hidden(now) for p in blocks})
+        hidden = partial(self._in_llm if self.point[0] == "L" else self._in_tower, now)
+        return attention_with(model.model, {model.family.attention(p.module): hidden for p in blocks})
 
     def __call__(self, states: torch.Tensor, now: Pass) -> torch.Tensor:
         return states
 
-    def _in_llm(self, now: Pass) -> Callable[[int, int, int], torch.Tensor]:
-        def hidden(begun: int, queries: int, keys: int) -> torch.Tensor:
-            """Which keys each query no longer sees, bool [rows, queries, keys]; a cache may have dropped the first."""
-            asking, seen = now.mask(self.queries, onwards=True), now.mask(self.keys)
-            return asking[:, -queries:, None] & seen[:, None, -keys:]
+    def _in_llm(self, now: Pass, begun: int, queries: int, keys: int) -> torch.Tensor:
+        """Which keys each query no longer sees, bool [rows, queries, keys]; a cache may have dropped the first."""
+        asking, seen = now.mask(self.queries, onwards=True), now.mask(self.keys)
+        return asking[:, -queries:, None] & seen[:, None, -keys:]
 
-        return hidden
-
-    def _in_tower(self, now: Pass) -> Callable[[int, int, int], torch.Tensor]:
-        def hidden(begun: int, queries: int, keys: int) -> torch.Tensor:
-            """Where the tower packs the tokens of all images, it attends within one piece of them after the other."""
-            places = now.family.vision_places(now.images)
-            packed = isinstance(places[0], slice)
-            shape = (1, places[-1].stop) if packed else (len(places), queries)
-            sides = []
-            for tokens in (self.queries, self.keys):
-                mask = torch.zeros(shape, dtype=torch.bool)
-                flat, now.states = mask[0] if packed else mask, mask
-                for place in now.where(self.point, tokens):
-                    flat[place] = True
-                sides.append(mask[:, begun : begun + queries])
-            return sides[0][:, :, None] & sides[1][:, None, :]
-
-        return hidden
+    def _in_tower(self, now: Pass, begun: int, queries: int, keys: int) -> torch.Tensor:
+        """Where the tower packs the tokens of all images, it attends within one piece of them after the other."""
+        places = now.family.places_at(now.images, "V")
+        packed = isinstance(places[0], slice)
+        shape = (1, places[-1].stop) if packed else (len(places), queries)
+        sides = []
+        for tokens in (self.queries, self.keys):
+            mask = torch.zeros(shape, dtype=torch.bool)
+            flat, now.states = mask[0] if packed else mask, mask
+            for place in now.where(self.point, tokens):
+                flat[place] = True
+            sides.append(mask[:, begun : begun + queries])
+        return sides[0][:, :, None] & sides[1][:, None, :]
 
 
 @dataclass

@@ -93,17 +93,15 @@ class Pass:
             return [(row, mask.nonzero()[:, 0]) for row, mask in enumerate(rows)] if rows.any() else []
         if point == ANSWER:
             raise InputError(f"tokens at {point}: logits are of the last tokens alone: write an edit that takes them")
-        own = self.family.vision_places if point[0] == "V" else self.family.connector_places
+        places = self.family.places_at(self.images, point[0])
         if isinstance(tokens, str) and tokens in (IMAGE_TOKENS, ALL):
-            return own(self.images)
+            return places
         if isinstance(tokens, str) and tokens in (LAST_TOKEN, TEXT):
             raise InputError(f"tokens {tokens!r} at {point}: only the LLM has text, L.00 and on")
-        return [self._among(place, tokens, point) for place in own(self.images)]
-
-    def _among(self, place: slice | int, tokens: Tokens, point: str) -> tuple | list[int]:
-        if isinstance(place, slice):
-            return [place.start + token for token in _places(tokens, place.stop - place.start, point)]
-        return place, _places(tokens, self.states.shape[1], point)
+        if not isinstance(places[0], slice):
+            return [(place, _places(tokens, self.states.shape[1], point)) for place in places]
+        each = [range(place.start, place.stop) for place in places]
+        return [[own[token] for token in _places(tokens, len(own), point)] for own in each]
 
 
 class Interventions:
@@ -236,7 +234,7 @@ def _attach(edit: Edit, model: LoadedModel, now: Pass) -> Callable[[], None]:
 
 def prints(family: Family, inputs: dict) -> list[bytes]:
     """Of each image of a batch, a hash of its pixels as the processor made them."""
-    pixels = [inputs["pixel_values"][place].detach().float().cpu() for place in family.vision_places(inputs)]
+    pixels = [inputs["pixel_values"][place].detach().float().cpu() for place in family.places_at(inputs, "V")]
     return [hashlib.sha256(own.contiguous().numpy().tobytes()).digest() for own in pixels]
 
 

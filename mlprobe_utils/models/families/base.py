@@ -60,17 +60,13 @@ class Family:
         self.model = model
         self.interventions = None  # of the blocks of `intervene` that are open, for all adapters of the model
 
-    def vision_tokens(self, inputs: dict) -> Splitter:
-        """Each image's tokens at a vision block."""
+    def tokens_at(self, inputs: dict, part: str) -> Splitter:
+        """Each image's tokens in the output of a vision block (`part` V) or of a connector layer (C)."""
         return partial(tokens_of_images, len(inputs["input_ids"]))
 
-    connector_tokens = vision_tokens  # at a connector layer
-
-    def vision_places(self, inputs: dict) -> list[slice | int]:
-        """Each image's place in `pixel_values` and in every vision block's output: `output[place]` is a view of it."""
+    def places_at(self, inputs: dict, part: str) -> list[slice | int]:
+        """Each image's place there (of V also in `pixel_values`): `output[place]` is a view of it."""
         return list(range(len(inputs["pixel_values"])))
-
-    connector_places = vision_places  # in the output of the connector
 
     def heads(self, layer: nn.Module) -> tuple[nn.Module, int]:
         """What projects the outputs of the attention heads of a vision block or decoder layer, and one head's width."""
@@ -117,8 +113,8 @@ class Family:
         part of what the processor returned is missing, or a prompt holds no image token."""
         if missing := [key for key in self.inputs if inputs.get(key) is None]:
             raise RuntimeError(f"{', '.join(missing)}: missing from the processor's output, pass all of that on")
-        text, connector = TextTokens(self.image_mask(inputs), inputs["attention_mask"]), self.connector_tokens(inputs)
-        split = {"V": self.vision_tokens(inputs), "D": connector, "C": connector, "L": text.of_images}
+        text, connector = TextTokens(self.image_mask(inputs), inputs["attention_mask"]), self.tokens_at(inputs, "C")
+        split = {"V": self.tokens_at(inputs, "V"), "D": connector, "C": connector, "L": text.of_images}
 
         def pooler(module: str, pool: Callable[[Tokens], torch.Tensor]) -> Pooler:
             return lambda output: pool(split[module](output))
@@ -161,21 +157,16 @@ class Packed(Family, ABC):
     def merged(self, inputs: dict) -> torch.Tensor | int:
         """How many patches of an image become one token at the connector."""
 
-    def lengths(self, inputs: dict, merged: torch.Tensor | int = 1) -> list[int]:
-        return (inputs["image_grid_thw"].prod(dim=-1) // merged).tolist()
+    def lengths(self, inputs: dict, part: str) -> list[int]:
+        patches = inputs["image_grid_thw"].prod(dim=-1)
+        return (patches if part == "V" else patches // self.merged(inputs)).tolist()
 
-    def vision_tokens(self, inputs: dict, merged: torch.Tensor | int = 1) -> Splitter:
-        return partial(unpacked, lengths=self.lengths(inputs, merged))
+    def tokens_at(self, inputs: dict, part: str) -> Splitter:
+        return partial(unpacked, lengths=self.lengths(inputs, part))
 
-    def connector_tokens(self, inputs: dict) -> Splitter:
-        return self.vision_tokens(inputs, self.merged(inputs))
-
-    def vision_places(self, inputs: dict, merged: torch.Tensor | int = 1) -> list[slice | int]:
-        ends = itertools.accumulate(self.lengths(inputs, merged), initial=0)
+    def places_at(self, inputs: dict, part: str) -> list[slice | int]:
+        ends = itertools.accumulate(self.lengths(inputs, part), initial=0)
         return [slice(*place) for place in itertools.pairwise(ends)]
-
-    def connector_places(self, inputs: dict) -> list[slice | int]:
-        return self.vision_places(inputs, self.merged(inputs))
 
     @classmethod
     def cap_pixels(cls, processor: ProcessorMixin, pixels: int) -> None:

@@ -21,9 +21,9 @@ class Llava(Family):
         states = 1 + super().blocks_read()  # the embeddings' is the first
         return max(layer % states for layer in ([layers] if isinstance(layers, int) else layers))
 
-    def vision_tokens(self, inputs: dict) -> Splitter:
-        without_cls = self.model.config.vision_feature_select_strategy == "default"
-        return partial(super().vision_tokens(inputs), first=int(without_cls))
+    def tokens_at(self, inputs: dict, part: str) -> Splitter:
+        without_cls = part == "V" and self.model.config.vision_feature_select_strategy == "default"
+        return partial(super().tokens_at(inputs, part), first=int(without_cls))
 
     @classmethod
     def read_processor(cls, folder: Path, config: PreTrainedConfig) -> ProcessorMixin:

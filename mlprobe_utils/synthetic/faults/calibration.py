@@ -185,7 +185,7 @@ def observed(
                 stack.callback(module_at(loaded, point).register_forward_hook(partial(keep, point)).remove)
             answers.append(chosen(loaded, questions, tokens, encoder.tokenizer.pad_token_id))
         rows, pools = [*enumerate(mask.nonzero()[:, 0] for mask in inputs["attention_mask"])], family.poolers(inputs)
-        places = {"V": family.vision_places(inputs), "C": family.connector_places(inputs)}
+        places = {part: family.places_at(inputs, part) for part in "VC"}
         places |= {"L": family.text_places(inputs), ANSWER: [*range(len(rows))]}
         for point, own in states.items():
             of = ANSWER if point == ANSWER else point[0]
