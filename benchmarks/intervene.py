@@ -44,7 +44,7 @@ from mlprobe_utils.probing.interventions import (
     recorded,
     replayed,
 )
-from mlprobe_utils.probing.sweeps import states_of
+from mlprobe_utils.synthetic.editing import states_of
 
 TARGET = 1.05  # an edit takes at most 5 % longer than the bare pass, a sweep than its share of the operations
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 5e-2}  # relative; kernels and orders of summation differ

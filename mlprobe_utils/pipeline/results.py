@@ -138,7 +138,7 @@ prompt_rows = partial(gather, names=[PROMPTS], file="prompts.parquet")  # of CON
 lens_rows = partial(gather, names=[LENS], file="lens.parquet")  # at every LLM point, validation and test images
 # of probes fitted at one LLM point (`probe`) and applied at another, test images
 transfer_rows = partial(gather, names=[TRANSFER], file="transfer.parquet")
-# answers to pairs of images while states are edited (`sweeps.Sweep`), of the states whose interventions were made
+# answers to pairs of images while states are edited (`synthetic.editing`), of the states whose interventions were made
 intervention_rows = partial(gather, names=[INTERVENTIONS], file=INTERVENTION_ROWS, discussed=True)
 # of the main probes with every seed, test images, before fine-tuning and after CONTROL_RUN
 seed_rows = partial(gather, names=["probes"], file="seeds.parquet")

@@ -14,8 +14,7 @@ from mlprobe_utils.evaluation.rows import OPTION
 from mlprobe_utils.probing.edits import Patch, Skip
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.probing.interventions import LAST_TOKEN, intervene, recorded
-from mlprobe_utils.probing.sweeps import Sweep, Trained, option_scores
-from mlprobe_utils.synthetic.editing import _nearest
+from mlprobe_utils.synthetic.editing import Sweep, Trained, _nearest, option_scores
 
 LABELS = np.array([0, 1, 1, 0, 0, 1])
 
