@@ -30,23 +30,15 @@ def adapter(loaded: "LoadedModel", folder: Path | None) -> Iterator[None]:
     if folder is None:
         yield
         return
-    with flags_kept(loaded.model), _without_hooks(loaded):
+    edits = loaded.family.interventions
+    without_edits = edits.paused if edits else contextlib.nullcontext
+    with flags_kept(loaded.model), without_edits():
         adapted = PeftModel.from_pretrained(loaded.model, folder).eval()
     try:
         yield
     finally:
-        with _without_hooks(loaded):
+        with without_edits():
             adapted.unload()
-
-
-@contextlib.contextmanager
-def _without_hooks(loaded) -> Iterator[None]:
-    """Edits are attached again to modules that have changed places."""
-    if loaded.family.interventions:
-        loaded.family.interventions.detach()
-    yield
-    if loaded.family.interventions:
-        loaded.family.interventions.attach()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def capturing(
     captured: dict[str, torch.Tensor] = {}
     poolers = loaded.family.poolers(inputs)
 
-    def keep(key: str, output) -> None:
+    def keep(key: str, module, arguments, output) -> None:
         if key in captured:
             raise RuntimeError(f"probe point {key} captured twice: its module was called again, or a second pass")
         try:
@@ -120,14 +121,10 @@ def capturing(
             raise RuntimeError(f"probe point {key}: {error}") from error
 
     wanted = {f"{point.name}/{how}": point.module for point in loaded.family.probe_points() for how in point.poolings}
-    handles = [
-        module.register_forward_hook(lambda *given, key=key: keep(key, given[-1])) for key, module in wanted.items()
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for key, module in wanted.items():
+            hooks.callback(module.register_forward_hook(partial(keep, key)).remove)
         yield captured
-    finally:
-        for handle in handles:
-            handle.remove()
     for key in wanted:
         if key not in captured:
             raise RuntimeError(f"probe point {key} captured nothing: its module was not called")

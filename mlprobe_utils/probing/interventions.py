@@ -133,6 +133,15 @@ class Interventions:
     def detach(self) -> None:
         self.hooks.close()
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Attaches edits anew after the block, to modules that have changed places in it, or behind others."""
+        self.detach()
+        try:
+            yield
+        finally:
+            self.attach()
+
 
 @contextlib.contextmanager
 def intervene(model: LoadedModel, edits: Edit | Sequence[Edit]) -> Iterator[Pass]:
@@ -151,17 +160,14 @@ def intervene(model: LoadedModel, edits: Edit | Sequence[Edit]) -> Iterator[Pass
     around = model.family.interventions
     before, now = (around.edits, around.now) if around else ([], Pass(model.family))
     own = Interventions(model, [*before, *edits], now)
-    if around:
-        around.detach()
-    try:
-        own.attach()
-        model.family.interventions = own
-        yield own.now
-    finally:
-        own.detach()
-        model.family.interventions = around
-        if around:
-            around.attach()
+    with around.paused() if around else contextlib.nullcontext():
+        try:
+            own.attach()
+            model.family.interventions = own
+            yield own.now
+        finally:
+            own.detach()
+            model.family.interventions = around
 
 
 @contextlib.contextmanager
