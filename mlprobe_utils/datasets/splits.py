@@ -1,5 +1,6 @@
 """Train, validation and test: as the paper drew them, and clean, where no picture and no patient is on both sides."""
 
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -21,39 +22,33 @@ def add_splits(table: pd.DataFrame, card: Release, settings: Splits) -> tuple[pd
     to an official test set are unused, a drawn one takes whole components. The official validation set is unused;
     validation is drawn out of train by components, by label. Of a folder `paper` is `complete_splits`."""
     ordered = table.sort_values("image", kind="stable")
-    label = ordered["label"].to_numpy(dtype=object)
-    official = ordered["official_split"].to_numpy(dtype=object)
-    component = components(ordered)
+    label, official = (ordered[column].to_numpy(dtype=object) for column in ("label", "official_split"))
+    component, everything = components(ordered), np.ones(len(ordered), dtype=bool)
     one_label = pd.Series(label).groupby(component).transform("nunique").to_numpy() == 1
     columns, where, fraction = {}, f"{card.slug}: ", settings.validation_fraction
-    words = "test: drawn, as the card counts" if card.test_counts else "test: official"
-    words += f"; validation: drawn, {fraction} of the training images"
     if card.layout == "folder":
         given = ordered.assign(split=ordered["official_split"].replace("val", "validation"))
         drawn, words = complete_splits(given, card.test_fraction, fraction, settings.seed, where)
-    for name in ("split_paper", "split_clean"):
-        clean = name == "split_clean"
-        usable = one_label if clean else np.ones(len(ordered), dtype=bool)
-        if card.layout == "folder":
-            chosen = drawn.to_numpy(dtype=object)
-            if clean:  # of what is linked across splits, the test images are kept, or else those of validation
-                rank = pd.Series(chosen).map(["train", "validation", "test"].index)
-                usable &= rank.eq(rank.groupby(component).transform("max")).to_numpy()
-                chosen = np.where(usable, chosen, "unused")
-        else:
+        rank = drawn.map(["train", "validation", "test"].index)
+        # of what is linked across splits, the test images are kept, or else those of validation
+        kept = one_label & rank.eq(rank.groupby(component).transform("max"))
+        columns = {"split_paper": drawn, "split_clean": drawn.where(kept, "unused")}
+    else:
+        words = "test: drawn, as the card counts" if card.test_counts else "test: official"
+        words += f"; validation: drawn, {fraction} of the training images"
+        alone = np.arange(len(ordered))
+        for name, unit, usable in (("split_paper", alone, everything), ("split_clean", component, one_label)):
             if card.test_counts is None:
                 test, train = usable & (official == "test"), usable & (official == "train")
             else:
-                test = _draw_test(component if clean else np.arange(len(ordered)), label, usable, card, settings.seed)
-                train = usable & ~test
-            if clean:
-                train &= ~np.isin(component, component[test])
+                test, train = _draw_test(unit, label, usable, card, settings.seed), usable
+            train = train & ~np.isin(unit, unit[test])
             validation = held_out(component, label, train, fraction, settings.seed, "validation", where)
             chosen = np.select([test, validation, train], ["test", "validation", "train"], default="unused")
-        for split in SPLITS[:3]:
-            if missing := [c.name for c in card.classes if not ((chosen == split) & (label == c.name)).any()]:
-                raise InputError(f"{where}no image of class '{missing[0]}' is left for the {split} split of {name}")
-        columns[name] = pd.Series(chosen, index=ordered.index)
+            columns[name] = pd.Series(chosen, index=ordered.index)
+    for name, split in itertools.product(columns, SPLITS[:3]):
+        if missing := [c.name for c in card.classes if not ((columns[name] == split) & (label == c.name)).any()]:
+            raise InputError(f"{where}no image of class '{missing[0]}' is left for the {split} split of {name}")
     return table.assign(**columns), words
 
 
