@@ -372,13 +372,12 @@ texts |= card.other_prompts
 show(pd.DataFrame(texts.items(), columns=["prompt", "text"]))
 
 # %%
-from mlprobe_utils.analysis import prompts
 from mlprobe_utils.plots.forest import change_chart
 from mlprobe_utils.stats.paired import WORDS
 
 answered_again = results.prompt_rows(chapter.selection)
 given = chapter.image_sets, chapter.selection.split_rule
-moved = prompts.changes(answered_again, *given)
+moved = certainty.prompt_changes(answered_again, *given)
 
 # %%
 stated = moved.assign(statement=moved["prompt"])

@@ -333,7 +333,7 @@ say(
 
 # %%
 import pandas as pd
-from mlprobe_utils.analysis.controls import CONTROLS, beside_controls
+from mlprobe_utils.analysis.certainty import CONTROLS, beside_controls
 
 control_rows = results.control_rows(chapter.selection)
 image_rows = results.image_control_rows(chapter.selection)
@@ -361,7 +361,7 @@ file(chapter.named(compared), "Accuracy minus that of each control")
 # number of pairs in which the difference is significantly above 0, corrected for all tests of the file.
 
 # %% tags=["hide-input"]
-from mlprobe_utils.analysis.controls import BLIND
+from mlprobe_utils.analysis.certainty import BLIND
 from mlprobe_utils.evaluation.names import CLASSICAL, MEMORISATION
 
 of_llm = found[found["site"] == "L end"].set_index("control")

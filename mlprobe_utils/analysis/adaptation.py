@@ -83,10 +83,8 @@ def summary(tested: pd.DataFrame) -> str:
     words = "{r.gain:+.1f} pp ({r.low:+.1f} to {r.high:+.1f}; {r.model}, {r.dataset})"
     least, most = (words.format(r=row) for row in ends.itertuples())
     loss = f"the largest loss is {least}" if ends["gain"].min() < 0 else f"there is no loss; the smallest is {least}"
-    counts = (
-        f"{(tested['gain'] > 0).sum()} of {len(tested)} differences are above 0, {found[GAINED]} of them significantly"
-    )
-    return f"{counts}; significant losses: {found[LOST]}. The largest difference is {most}; {loss}."
+    above = f"{(tested['gain'] > 0).sum()} of {len(tested)} differences are above 0, {found[GAINED]} of them"
+    return f"{above} significantly; significant losses: {found[LOST]}. The largest difference is {most}; {loss}."
 
 
 def spreads(

@@ -10,7 +10,6 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.common.errors import unknown
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MLLM, TRADITIONAL
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes
 from mlprobe_utils.pipeline.artefacts import read_made_from, read_rows
@@ -79,13 +78,11 @@ def baseline_table(
 
 
 def epochs_chosen(own: Trained, rule: str) -> np.ndarray:
-    """The epoch's index by LAST, ON_VALIDATION or ON_TEST (else InputError), int [runs]; the earliest of equals."""
-    chosen = {LAST: None, ON_VALIDATION: own.validation, ON_TEST: own.test}
-    if rule not in chosen:
-        raise unknown("rule to choose an epoch", rule, chosen)
-    if chosen[rule] is None:
+    """The epoch's index by LAST, ON_VALIDATION or ON_TEST, int [runs]; the earliest of equals."""
+    if rule == LAST:
         return np.full(len(own.test.seeds), len(own.test.points) - 1)
-    return chosen[rule].correct.mean(axis=2).argmax(axis=1)
+    chosen_by = {ON_VALIDATION: own.validation, ON_TEST: own.test}[rule]
+    return chosen_by.correct.mean(axis=2).argmax(axis=1)
 
 
 def correct_at(own: Trained, epochs: np.ndarray) -> np.ndarray:

@@ -101,9 +101,8 @@ def mean_in_words(compared: pd.DataFrame) -> str:
     if len(compared) == 1:
         return f"{mean} ({compared['verdict'].iloc[0]})"
     higher, lower = (compared["verdict"].isin(words).sum() or "none" for words in ((ABOVE, HIGHER), (BELOW, LOWER)))
-    return (
-        f"{mean}, significantly higher in {higher} and lower in {lower} of {len(compared)} pairs of model and data set"
-    )
+    counts = f"significantly higher in {higher} and lower in {lower} of {len(compared)} pairs of model and data set"
+    return f"{mean}, {counts}"
 
 
 def ceilings(found: Iterable[Evaluated]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """Chapter "Is it used?": what edits of a model's states do to its answers, and where that places a fault."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 
@@ -8,18 +8,7 @@ from mlprobe_utils.evaluation import used
 from mlprobe_utils.evaluation.diagnosis import NAMED
 from mlprobe_utils.evaluation.health import STATE
 from mlprobe_utils.evaluation.points import flow_order
-from mlprobe_utils.evaluation.rows import OPTION
-from mlprobe_utils.evaluation.used import (
-    CUT,
-    CUT_LAST,
-    ERASED,
-    MOVED,
-    MOVED_AT_RANDOM,
-    PATCHED,
-    PUT_BACK,
-    SKIPPED,
-    Shares,
-)
+from mlprobe_utils.evaluation.used import CUT, CUT_LAST, ERASED, MOVED, MOVED_AT_RANDOM, PATCHED, PUT_BACK, SKIPPED
 
 # (edit, tokens) -> a line of a chart
 BLIND = {(CUT, "text"): "all text", (CUT_LAST, "last_token"): "the last token alone"}
@@ -34,7 +23,8 @@ USED, ELSEWHERE, UNUSED = "used", "used, but not along this direction", "not use
 
 def effects(rows: pd.DataFrame) -> pd.DataFrame:
     """`used.effects` of every state in `results.intervention_rows`, with STATE."""
-    found = [used.effects(own).assign(**dict(zip(STATE, state, strict=True))) for state, own in _states(rows)]
+    by_state = rows.groupby(STATE, sort=False)
+    found = [used.effects(own).assign(**dict(zip(STATE, state, strict=True))) for state, own in by_state]
     return pd.concat(found, ignore_index=True)
 
 
@@ -46,19 +36,21 @@ def curves(found: pd.DataFrame, shown: Mapping[tuple[str, str], str], stage: str
 
 
 def last_readers(found: pd.DataFrame) -> pd.DataFrame:
-    """The last layer whose attention to the image still changes answers, by `effects`: STATE, layer, or null."""
-    return _layers(found[found["edit"] == CUT], used.last_layer_that_reads)
+    """The last layer from which on answers still depend on what text sees of the image, by `effects`: cut from there
+    on, more than 5 % of them change for certain. STATE, layer, or null."""
+    return _layers(found[found["edit"] == CUT], 5, max)
 
 
 def deciding_layers(found: pd.DataFrame) -> pd.DataFrame:
     """The first layer at which the last token's state decides most answers for certain, by `effects`: STATE, layer, or
     null."""
-    first = lambda own: min(own.loc[own["low"] > 50, "point"], key=flow_order, default=None)  # noqa: E731
-    return _layers(found[(found["edit"] == PATCHED) & (found["tokens"] == "last_token")], first)
+    return _layers(found[(found["edit"] == PATCHED) & (found["tokens"] == "last_token")], 50, min)
 
 
-def _layers(found: pd.DataFrame, layer_of: Callable[[pd.DataFrame], str | None]) -> pd.DataFrame:
-    layers = [(*state, layer_of(own)) for state, own in found.groupby(STATE, sort=False)]
+def _layers(found: pd.DataFrame, least: float, end: Callable) -> pd.DataFrame:
+    """The first (`min`) or last (`max`) layer with more than `least` percent for certain."""
+    certain = ((state, own.loc[own["low"] > least, "point"]) for state, own in found.groupby(STATE, sort=False))
+    layers = [(*state, end(points, key=flow_order, default=None)) for state, points in certain]
     return pd.DataFrame(layers, columns=[*STATE, "layer"])
 
 
@@ -81,10 +73,9 @@ def uses(found: pd.DataFrame) -> pd.DataFrame:
 def restored(found: pd.DataFrame) -> pd.DataFrame:
     """Accuracy with a twin's states put back up to the end of each part, by `effects`: STATE, and a column for nothing,
     each part and the twin itself, percent with interval."""
-    own = found[found["edit"].isin([used.NOTHING, PUT_BACK, used.TWIN]) & (found["images"] == used.TESTED)]
-    with_twin = own.groupby(STATE)["edit"].transform(lambda edits: used.TWIN in set(edits)).astype(bool)
     names = {used.NOTHING: "nothing", used.TWIN: "the twin itself"}
-    own = own[with_twin]
+    own = found[found["edit"].isin([*names, PUT_BACK]) & (found["images"] == used.TESTED)]
+    own = own[(own["edit"] == used.TWIN).groupby([own[name] for name in STATE]).transform("any")]
     own = own.assign(part=own["edit"].map(names).fillna(own["point"]))
     own["shown"] = [f"{row.value:.0f} [{row.low:.0f}, {row.high:.0f}]" for row in own.itertuples()]
     order = [name for name in ("nothing", *used.PARTS, "the twin itself") if name in set(own["part"])]
@@ -92,17 +83,18 @@ def restored(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def placed(
-    rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, Shares]
+    rows: pd.DataFrame, probed: pd.DataFrame, judged: pd.DataFrame, shares: Mapping[str, used.Shares]
 ) -> pd.DataFrame:
     """Where the fault of each fine-tuned state is, by interventions: STATE, image read until, last token decides from
     (layers, or null), detected (modes of the diagnosis), missing (decodable and not answered, pp), place, why, and
     by twin (null without one). Where nothing is detected, nothing is placed. `probed` are `results.end_rows`, `judged`
     `diagnosis_tables.diagnoses` of one scope, `shares` `laboratory_results.Laboratory.shares`."""
     finetuned, records = rows[rows["stage"] == "finetuned"], []
-    for state, own in _states(finetuned):
-        of_state = _of_state(judged, state)
+    probes, verdicts = (table.groupby(STATE) for table in (probed, judged))
+    for state, own in finetuned.groupby(STATE, sort=False):
+        of_state = verdicts.get_group(state)
         named = of_state.loc[of_state["verdict"] == NAMED, "mode"]
-        missing = used.decodable(_of_state(probed, state)) - used.answered(own)
+        missing = used.decodable(probes.get_group(state)) - used.answered(own)
         parts = used.by_part(used.gains(own)).to_dict("records")
         place, why = used.place(parts, missing, shares[state[0]]) if len(named) else (None, None)
         twin = used.place_by_twin(own) if (own["edit"] == used.TWIN).any() else None
@@ -111,14 +103,3 @@ def placed(
     found = effects(finetuned)
     read = last_readers(found).rename(columns={"layer": "image read until"})
     return read.merge(deciding_layers(found).rename(columns={"layer": "last token decides from"})).merge(table)
-
-
-def _of_state(rows: pd.DataFrame, state: tuple[str, ...]) -> pd.DataFrame:
-    own = rows[(rows[STATE] == list(state)).all(axis=1)]
-    return own.drop(columns=[name for name in own if name.startswith(OPTION) and own[name].isna().all()])
-
-
-def _states(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    """The rows of each state, without probabilities of options that its data set does not have."""
-    for state, _ in rows.groupby(STATE, sort=False):
-        yield state, _of_state(rows, state)

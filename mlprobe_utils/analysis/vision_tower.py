@@ -66,7 +66,7 @@ def summary(changed: pd.DataFrame) -> str:
 
 def gaps(changed: pd.DataFrame) -> pd.DataFrame:
     """The average gap of each model over METRICS and data sets, from `changes`: model, scope, gap (its meaning), value,
-    low, high (as of `paired.of_mean`; relative ones to what the adapted scores, nan of nothing), scores (how many)."""
+    low, high (as of `paired.counted`; relative ones to what the adapted scores, nan of nothing), scores (how many)."""
     rows = []
     for (model, scope), own in changed.groupby(["model", "scope"], sort=False):
         ends = own[["change", "low", "high"]]

@@ -13,7 +13,6 @@ from mlprobe_utils.evaluation.rows import OPTION, options_of, predicted_option
 PAPER_METRICS = ("accuracy", "f1", "precision", "recall", "auc")
 RESAMPLED = (*PAPER_METRICS, "balanced_accuracy", "sensitivity", "specificity")  # those with intervals
 METRICS = (*RESAMPLED, "mcc", "average_precision", "calibration_error")
-FURTHER_METRICS = METRICS[len(PAPER_METRICS) :]
 LESS_IS_BETTER = ("calibration_error",)
 CALIBRATION_BINS = 10
 COLLAPSED = 90  # percent of the images with one answer: a run that gives it to more tells nothing apart
@@ -21,16 +20,16 @@ KEYS = ["model", "dataset", "stage", "run", "probe", "pooling", "point"]
 ENDS = (*(f"{module} end" for module in MODULES), names.OUTPUT)
 
 
-def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
+def probe_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
     """Metrics in percent, one row per combination of KEYS; `positives`: data set -> option, None for macro averages."""
-    return scores_by(rows[rows["split"] == split], positives, KEYS)
+    return scores_by(rows[rows["split"] == "test"], positives, KEYS)
 
 
-def output_scores(rows: pd.DataFrame, positives: dict[str, str | None], split: str = "test") -> pd.DataFrame:
+def output_scores(rows: pd.DataFrame, positives: dict[str, str | None]) -> pd.DataFrame:
     """Metrics in percent of the final output, one row per model, data set, stage and run, with the share of images that
     are `unparsed`, and whose `thought_cut` is why. Unparsed answers are incorrect: they count against the recall of
     their class and towards no option's precision."""
-    rows, keys = rows[rows["split"] == split], ["model", "dataset", "stage", "run"]
+    rows, keys = rows[rows["split"] == "test"], ["model", "dataset", "stage", "run"]
     scores = scores_by(rows, positives, keys)
     flags = {"unparsed": rows["parsed"].isna(), "thought_cut": rows["thought_cut"]}
     counted = rows[keys].assign(**{name: 100 * own.astype(float) for name, own in flags.items()})

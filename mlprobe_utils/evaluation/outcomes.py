@@ -134,9 +134,8 @@ def site_outcomes(
     `predicted` the final output of the same state, one run, and `reference` the rows of the data set's, if it has one.
     """
     probed, predicted = (rows[rows["split"] == "test"] for rows in (probed, predicted))
-    whose, correct = "a diagnosis", {}
-    if len(first := next((rows for rows in (probed, predicted) if len(rows)), probed)):
-        whose = f"{first['model'].iloc[0]} on {first['dataset'].iloc[0]}"
+    first, correct = (probed if len(probed) else predicted).iloc[0], {}
+    whose = f"{first['model']} on {first['dataset']}"
     if reference is not None:
         correct[REFERENCE] = single_outcomes(reference[reference["split"] == "test"], images, f"{whose}, {REFERENCE}")
     for site, (module, pooling, place) in PROBED_SITES.items():

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from mlprobe_utils.evaluation.points import flow_order
 from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.stats.intervals import intervals
 from mlprobe_utils.stats.paired import ALPHA, holm, sign_flip_p
@@ -133,13 +132,6 @@ def place_by_twin(rows: pd.DataFrame) -> str:
         return INCONCLUSIVE
     restored = [part for part in PARTS[:-1] if right[PUT_BACK, part, ""] - broken >= RESTORED * (intact - broken)]
     return restored[0] if restored else OUTPUT
-
-
-def last_layer_that_reads(found: pd.DataFrame, least: float = 5.0) -> str | None:
-    """The last layer from which on the answer still depends on what text sees of the image, by `effects`: cut from
-    there on, the share of changed answers is more than `least` percent for certain. None: of no layer."""
-    cut = found[(found["edit"] == CUT) & (found["low"] > least)]
-    return max(cut["point"], key=flow_order, default=None)
 
 
 def part_of(point: str, layers: int) -> str:

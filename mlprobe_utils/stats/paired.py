@@ -96,13 +96,6 @@ def holm(p: pd.Series) -> pd.Series:
     return pd.Series(adjusted, known.index).reindex(p.index)
 
 
-def of_mean(differences: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Means of differences by groups in the order they appear: `by`, `value`, low, high. The standard error of a mean
-    is at most the mean of the standard errors: the mean of the single ones' sides holds whatever the correlation of the
-    differences, and is too wide where they are independent."""
-    return differences.groupby([*by], sort=False)[[value, "low", "high"]].mean().reset_index()
-
-
 def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
     """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
     of `value`, low and high, are joined (Zou and Donner 2008)."""
@@ -116,14 +109,17 @@ def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd
 
 
 def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Comparisons of `compare` by groups: `of_mean`, pairs (how many), and those significantly higher and lower."""
+    """Comparisons of `compare` by groups in the order they appear: `by`, means of `value`, low and high, pairs (how
+    many), and those significantly higher and lower. The standard error of a mean is at most the mean of the standard
+    errors: the mean of the single ones' sides holds whatever the correlation of the differences, and is too wide where
+    they are independent."""
     verdict = verdicts(compared[value], compared["p (Holm)"])
-    signs = {f"significantly {word}": verdict == word for word in (HIGHER, LOWER)}
-    counts = compared[[*by]].assign(pairs=1, **signs).groupby([*by], sort=False).sum().reset_index()
-    return of_mean(compared, value, by).merge(counts, on=[*by])
+    counts = {"pairs": 1} | {f"significantly {word}": verdict == word for word in (HIGHER, LOWER)}
+    of_columns = dict.fromkeys((value, "low", "high"), "mean") | dict.fromkeys(counts, "sum")
+    return compared.assign(**counts).groupby([*by], sort=False).agg(of_columns).reset_index()
 
 
 def in_words(differences: pd.DataFrame, value: str) -> str:
-    """The mean of all of them, as `of_mean`, for a sentence: "+1.2 (-0.3 to +2.7)"."""
+    """The mean of all of them, as of `counted`, for a sentence: "+1.2 (-0.3 to +2.7)"."""
     mean, low, high = differences[[value, "low", "high"]].mean()
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})" if len(differences) else "nothing to compare"

@@ -9,8 +9,7 @@ import pytest
 from simulated_rows import answers, answers_of, image_set, right_of, rows_of
 
 from mlprobe_utils.analysis import certainty
-from mlprobe_utils.analysis.certainty import ANSWER, PROBES, STEPS
-from mlprobe_utils.analysis.controls import BLIND, beside_controls
+from mlprobe_utils.analysis.certainty import ANSWER, BLIND, PROBES, STEPS, beside_controls
 from mlprobe_utils.evaluation.metrics import ENDS
 from mlprobe_utils.evaluation.names import CLASSICAL, MAJORITY, MEMORISATION, OUTPUT, PIXELS, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.outcomes import Outcomes

@@ -117,7 +117,7 @@ def test_tables_of_detectable_gains():
 
 
 def test_means_of_groups_keep_their_order_and_have_sentences():
-    found = paired.of_mean(TABLE, "change", ["dataset"])
-    assert found.to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
+    found = paired.counted(TABLE.assign(**{"p (Holm)": 1.0}), "change", ["dataset"])
+    assert found[[*TABLE]].to_numpy().tolist() == [["b", 2.0, 0.5, 5.0], ["a", -2.0, -3.0, -1.0]]
     assert paired.in_words(TABLE[:1], "change") == "+1.0 (-1.0 to +4.0)"
     assert paired.in_words(TABLE[:0], "change") == "nothing to compare"
