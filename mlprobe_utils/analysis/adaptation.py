@@ -15,7 +15,7 @@ from mlprobe_utils.pipeline.cards import ModelCard
 from mlprobe_utils.pipeline.images import ImageSet
 from mlprobe_utils.pipeline.tested import of_tested, resamples_of_tested
 from mlprobe_utils.stats.intervals import TRAINING, WEIGHTS, scope_of, spread_of
-from mlprobe_utils.stats.paired import ALPHA, NEITHER, POWER, Pair, compare, of_independent
+from mlprobe_utils.stats.paired import ALPHA, NEITHER, POWER, Pair, compare
 from mlprobe_utils.stats.resampling import Resamples, accuracy, between_runs, retrained
 
 MEAN = "mean over data sets"
@@ -72,6 +72,18 @@ def gains(
                 table = pd.concat([table, of_independent(several, PAIR[1:], "gain").assign(dataset=MEAN)])
                 frames.append(table.assign(stage=stage, scope=scope, statement=f"{STAGE_NAMES[stage]}: {scope}"))
     return pd.concat(frames, ignore_index=True)
+
+
+def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
+    of `value`, low and high, are joined (Zou and Donner 2008)."""
+    estimates = estimates.astype(dict.fromkeys((value, "low", "high"), float))  # of no rows, too
+    groups = estimates.groupby([*by], sort=False)
+    means = groups.mean(numeric_only=True)
+    for end, sign in (("low", -1), ("high", 1)):
+        squares = estimates[[*by]].assign(own=np.square(estimates[end] - estimates[value]))
+        means[end] = means[value] + sign * np.sqrt(squares.groupby([*by])["own"].sum()) / groups.size()
+    return means.reset_index()
 
 
 def summary(tested: pd.DataFrame) -> str:

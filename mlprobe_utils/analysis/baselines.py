@@ -61,20 +61,17 @@ def baseline_table(
 ) -> pd.DataFrame:
     """The baselines as `variant`: baseline, category, status, built as, described by, note; of `trained` ones the last
     two are parameters and trained at, on the first data set (others change the last layer)."""
+    about, names = {card.slug: (card.source, card.note or "") for card in cards}, ["described by", "note"]
+    if trained is not None:
+        about = {one.slug: (short(one.parameters), f"{one.side} px") for one in next(iter(trained.values()))}
+        names = ["parameters", "trained at"]
     rows = []
     for card in cards:
         own = card.variant(variant)
         changed = ", made smaller" if variant == "small" and own.arguments and own.library != "own" else ""
         library = "this project" if own.library == "own" else own.library
-        rows.append((card.name, card.category, card.status, f"{library}: {own.name}{changed}"))
-    table = pd.DataFrame(rows, columns=["baseline", "category", "status", "built as"])
-    if trained is None:
-        columns = {"described by": [card.source for card in cards], "note": [card.note or "" for card in cards]}
-    else:
-        sizes = {one.slug: (short(one.parameters), f"{one.side} px") for one in next(iter(trained.values()))}
-        own = zip(*(sizes[card.slug] for card in cards), strict=True)
-        columns = dict(zip(("parameters", "trained at"), own, strict=True))
-    return table.assign(**columns)
+        rows.append((card.name, card.category, card.status, f"{library}: {own.name}{changed}", *about[card.slug]))
+    return pd.DataFrame(rows, columns=["baseline", "category", "status", "built as", *names])
 
 
 def epochs_chosen(own: Trained, rule: str) -> np.ndarray:

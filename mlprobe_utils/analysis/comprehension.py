@@ -67,10 +67,9 @@ def differences(found: Iterable[Evaluated]) -> pd.DataFrame:
         scores = {name: accuracy(one.correct, own.resamples) for name, one in curves.items()}
         tests = Pair({}, *scores.values(), own.resamples, RECIPE).tests()[["value", "band_low", "band_high", "p"]]
         means = {name: score.values.mean(axis=0) for name, score in scores.items()}
-        frames.append(tests.assign(**own.place(stage=stage), point=curves["comprehension"].points, **means))
-    table = judged(pd.concat(frames, ignore_index=True), "value", WORDS)
-    columns = ["value", "band_low", "band_high", "p", "p (Holm)", "verdict"]
-    return table[[*STATE, "point", "comprehension", "utilization", *columns]]
+        place = pd.DataFrame(own.place(stage=stage, point=curves["comprehension"].points, **means))
+        frames.append(place.join(tests))
+    return judged(pd.concat(frames, ignore_index=True), "value", WORDS)
 
 
 def course(compared: pd.DataFrame) -> pd.DataFrame:

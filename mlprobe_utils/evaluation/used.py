@@ -15,7 +15,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.rows import predicted_option
 from mlprobe_utils.stats.intervals import intervals
-from mlprobe_utils.stats.paired import ALPHA, holm, sign_flip_p
+from mlprobe_utils.stats.paired import ALPHA, Pair, holm
 from mlprobe_utils.stats.resampling import accuracy, resample
 
 # what is edited: nothing; text no longer sees the image, from a layer on, or the last token alone; a layer's states are
@@ -76,11 +76,9 @@ def gains(rows: pd.DataFrame) -> pd.DataFrame:
     layers = 1 + max(int(point[2:]) for _, point, _ in keys if point[0] == "L")
     parts = [OUTPUT if edit == RANKED else part_of(point, layers) for edit, point, _ in keys]
     after = np.stack([predicted[key] == truth for key in keys])
-    before = np.broadcast_to(predicted[NOTHING, "", ""] == truth, after.shape).copy()
-    drawn = resample(clusters)
-    known = intervals(accuracy(after, drawn) - accuracy(before, drawn)).rename(columns={"value": "change"})
-    known = known[["change", "low", "high"]].assign(p=sign_flip_p(before, after, clusters))
-    return pd.DataFrame(keys, columns=OF_WHAT).assign(part=parts).join(known)
+    before = (predicted[NOTHING, "", ""] == truth)[None]
+    tests = Pair({}, before, after, resample(clusters)).tests().rename(columns={"value": "change"})
+    return pd.DataFrame(keys, columns=OF_WHAT).assign(part=parts).join(tests[["change", "low", "high", "p"]])
 
 
 def decodable(probed: pd.DataFrame) -> float:

@@ -96,18 +96,6 @@ def holm(p: pd.Series) -> pd.Series:
     return pd.Series(adjusted, known.index).reindex(p.index)
 
 
-def of_independent(estimates: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
-    """Means by groups of estimates that are independent, as of several data sets: `by`, and all numbers; the intervals
-    of `value`, low and high, are joined (Zou and Donner 2008)."""
-    estimates = estimates.astype(dict.fromkeys((value, "low", "high"), float))  # of no rows, too
-    groups = estimates.groupby([*by], sort=False)
-    means = groups.mean(numeric_only=True)
-    for end, sign in (("low", -1), ("high", 1)):
-        squares = estimates[[*by]].assign(own=np.square(estimates[end] - estimates[value]))
-        means[end] = means[value] + sign * np.sqrt(squares.groupby([*by])["own"].sum()) / groups.size()
-    return means.reset_index()
-
-
 def counted(compared: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
     """Comparisons of `compare` by groups in the order they appear: `by`, means of `value`, low and high, pairs (how
     many), and those significantly higher and lower. The standard error of a mean is at most the mean of the standard
