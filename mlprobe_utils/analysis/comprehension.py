@@ -205,9 +205,8 @@ def order_curves(found: Iterable[Evaluated]) -> pd.DataFrame:
     frames = []
     for own, order, stage in product(found, ORDERS, STAGES):
         probed, answers = (own.outcomes[stage, order, what] for what in (POINTS, OUTPUT))
-        curve = intervals(accuracy(probed.correct, own.resamples), RECIPE)
-        curve = curve[["value", "band_low", "band_high"]].assign(point=probed.points)
-        output = pd.DataFrame({"value": [100 * answers.correct.mean()], "point": [OUTPUT]})
-        frames.append(pd.concat([curve, output]).assign(**own.place(stage=stage, order=order)))
-    columns = ["model", "dataset", "stage", "order", "point", "value", "band_low", "band_high"]
-    return pd.concat(frames, ignore_index=True)[columns]
+        curve = intervals(accuracy(probed.correct, own.resamples), RECIPE)[["value", "band_low", "band_high"]]
+        curve.loc[len(curve), "value"] = 100 * answers.correct.mean()
+        place = pd.DataFrame(own.place(stage=stage, order=order, point=[*probed.points, OUTPUT]))
+        frames.append(place.join(curve))
+    return pd.concat(frames, ignore_index=True)

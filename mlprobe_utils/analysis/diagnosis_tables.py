@@ -24,7 +24,6 @@ from mlprobe_utils.stats import paired
 from mlprobe_utils.stats.intervals import PROBE, RECIPE
 
 NOTHING = "no loss beyond the thresholds"
-DIAGNOSED_RUN = CONTROL_RUN  # the fine-tuned state whose probes have several seeds
 RANKED, READ_OUT = "options ranked by the output layer", "readout of the options' probabilities"
 STEPS = (  # behind the last token; RANKED is the logit lens at the last layer, READ_OUT is fitted, not the model's own
     diagnosis.Statement("ranking vs. last token", READ_OUT_GAP, (LAST_TOKEN,), (RANKED,)),
@@ -66,8 +65,8 @@ def of_edited(edited: Selection, healthy: Selection, image_sets: Mapping[str, Im
 
 
 def by_state(rows: pd.DataFrame) -> dict[tuple[str, ...], pd.DataFrame]:
-    """The rows of test images of each STATE, maybe none; after fine-tuning those of DIAGNOSED_RUN."""
-    diagnosed = rows[(rows["split"] == "test") & (rows["run"].fillna(DIAGNOSED_RUN) == DIAGNOSED_RUN)]
+    """The rows of test images of each STATE, maybe none; after fine-tuning of CONTROL_RUN, which has several seeds."""
+    diagnosed = rows[(rows["split"] == "test") & (rows["run"].fillna(CONTROL_RUN) == CONTROL_RUN)]
     return collections.defaultdict(lambda: diagnosed.iloc[:0], iter(diagnosed.groupby(STATE, sort=False)))
 
 

@@ -16,8 +16,7 @@ class Thought(NamedTuple):
     closes: str
 
 
-THINK = Thought("<think>", "</think>")
-THOUGHTS = (THINK, Thought("<unused94>", "<unused95>"))  # the second is MedGemma 1.5's
+THOUGHTS = (Thought("<think>", "</think>"), Thought("<unused94>", "<unused95>"))  # the second is MedGemma 1.5's
 _TAGGED = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)  # MedVLM-R1 was trained to answer so
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\uac00-\ud7af"  # kana, Han, Hangul: no spaces around words
 LETTER = rf"[^\W_{_UNSPACED}]"

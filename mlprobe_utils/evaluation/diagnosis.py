@@ -89,16 +89,12 @@ def losses(
     return most.join(ends, on="statement").reset_index(drop=True)
 
 
-def undamaged(cases: pd.DataFrame) -> pd.DataFrame:
-    """Cases without a fault. Runs that collapsed in training, to one answer or to all but one option, do not count:
-    they have a read-out gap of their own."""
-    return cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
-
-
-def usual(undamaged: pd.DataFrame) -> dict[str, Usual]:
-    """Statement -> what undamaged cases lose; a row for each, with `model`, and `value: <statement>` and `error:
-    <statement>` as of `losses`. Cases of one model are not independent, so that models count. InputError for fewer than
-    two cases."""
+def usual(cases: pd.DataFrame) -> dict[str, Usual]:
+    """Statement -> what undamaged cases lose, which have no `module`; a row for each case, with `model`, and `value:
+    <statement>` and `error: <statement>` as of `losses`. Cases of one model are not independent, so that models count.
+    Runs that `collapsed` in training, to one answer or to all but one option, do not: they have a read-out gap of their
+    own. InputError for fewer than two undamaged cases."""
+    undamaged = cases[cases["module"].isna() & ~cases["collapsed"].astype(bool)]
     if len(undamaged) < 2:
         found = f"the loss without damage is estimated from two undamaged cases or more, found {len(undamaged)}"
         raise InputError(f"{found}: run models of another family, too")

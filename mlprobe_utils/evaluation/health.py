@@ -167,12 +167,11 @@ def curve_posterior(
         for place in np.unique(places):
             base, change = np.unravel_index(place, weight.shape)
             at = places == place
+            column = change + 1 if kind == 2 else 0
+            own_total, root = total[base, column], roots[base, column]
             if kind == 1:
                 step = changes[:, [change]]
-                own_total, root = total[base, 0] + step @ step.T, np.hstack([roots[base, 0], step])
-            else:
-                column = change + (kind == 2)
-                own_total, root = total[base, column], roots[base, column]
+                own_total, root = own_total + step @ step.T, np.hstack([root, step])
             noise = noise_root @ generator.standard_normal((len(curve), at.sum()))
             difference = centred[:, None] - noise - root @ generator.standard_normal((root.shape[1], at.sum()))
             drawn[kind, at] = (curve[:, None] - noise - covariance @ np.linalg.solve(own_total, difference)).T

@@ -38,7 +38,6 @@ def places_of_sites(points: Iterable[str]) -> list[tuple[str, str]]:
     return [(of_module[m][place], pooling) for m, pooling, place in PROBED_SITES.values() if of_module[m]]
 
 
-SITES = (REFERENCE, *PROBED_SITES, OUTPUT)
 QUALITY, FIDELITY = "quality limitation", "fidelity loss"
 COMPREHENSION, READ_OUT_GAP = "comprehension deficit", "read-out gap"
 MODES = (QUALITY, FIDELITY, COMPREHENSION, READ_OUT_GAP)  # failure modes (paper, section 4.2), in forward order

@@ -6,7 +6,7 @@ import yaml
 
 from mlprobe_utils.common.errors import InputError, unknown
 from mlprobe_utils.common.settings import SHIPPED, Health, paper
-from mlprobe_utils.evaluation.diagnosis import against_usual, losses, undamaged, usual, verdicts
+from mlprobe_utils.evaluation.diagnosis import against_usual, losses, usual, verdicts
 from mlprobe_utils.evaluation.health import corrected_health, health_by_run
 from mlprobe_utils.evaluation.metrics import METRICS, RESAMPLED, probe_scores, score
 from mlprobe_utils.evaluation.outcomes import CURVE, of_modules, outcomes, output_outcomes, site_outcomes
@@ -131,7 +131,7 @@ def diagnose(rows: pd.DataFrame, answers: pd.DataFrame, *, reference: pd.DataFra
     lost = losses(correct, _resamples(probed, images), scope)
     cases = pd.read_csv(SHIPPED / "diagnosis" / "laboratory.csv")
     least = yaml.safe_load((SHIPPED / "trials" / "planted-faults.yml").read_text())["least_loss"]
-    return verdicts(against_usual(lost, usual(undamaged(cases)), least))
+    return verdicts(against_usual(lost, usual(cases), least))
 
 
 def _of_split(rows: pd.DataFrame, split: str) -> pd.DataFrame:

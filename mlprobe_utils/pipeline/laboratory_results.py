@@ -17,17 +17,8 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
 from mlprobe_utils.evaluation import used
-from mlprobe_utils.evaluation.diagnosis import (
-    MODES,
-    NAMES,
-    STATEMENTS,
-    WITH_PLACE,
-    Usual,
-    against_usual,
-    main_first,
-    undamaged,
-    usual,
-)
+from mlprobe_utils.evaluation.diagnosis import NAMES, STATEMENTS, WITH_PLACE, Usual, against_usual, main_first, usual
+from mlprobe_utils.evaluation.names import MODES
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.evaluation.used import CONNECTOR, INCONCLUSIVE, Shares
 from mlprobe_utils.evaluation.used import PARTS as PARTS_OF_MODELS
@@ -213,9 +204,8 @@ def flat(lost: pd.DataFrame) -> dict[str, float]:
 
 
 def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
-    """`Laboratory.usual`, of `diagnosis.undamaged`."""
-    known = undamaged(cases)
-    return {family: usual(known[known["family"] != family]) for family in families}
+    """`Laboratory.usual`."""
+    return {family: usual(cases[cases["family"] != family]) for family in families}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:

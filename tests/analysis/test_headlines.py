@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-from simulated_rows import image_set, made
+from simulated_rows import SITES, image_set, made
 
 from mlprobe_utils.analysis import headlines
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation.diagnosis import STATEMENTS, Usual
-from mlprobe_utils.evaluation.names import OUTPUT, READ_OUT_GAP, SITES
+from mlprobe_utils.evaluation.names import OUTPUT, READ_OUT_GAP
 from mlprobe_utils.pipeline.cards import load_data_card
 from mlprobe_utils.pipeline.results import Selection
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import LAST, image_set, made, no_fewer, no_more, right_of, rows_of
+from simulated_rows import LAST, SITES, image_set, made, no_fewer, no_more, right_of, rows_of
 
 from mlprobe_utils.analysis import diagnosis_tables as report
 from mlprobe_utils.common.errors import InputError
@@ -35,7 +35,6 @@ from mlprobe_utils.evaluation.names import (
     QUALITY,
     READ_OUT_GAP,
     REFERENCE,
-    SITES,
     TOWER_START,
     VISION_TOWER,
     placed,
@@ -111,7 +110,7 @@ def test_undamaged_models_are_named_as_rarely_as_is_said(image_error, between):
         cases = {
             f"{column}: {name}": own for name in NAMES for column, own in (("value", seen), ("error", image_error))
         }
-        known = usual(pd.DataFrame(cases).assign(model=range(models + 1)).iloc[1:])
+        known = usual(pd.DataFrame(cases).assign(model=range(models + 1), module=None, collapsed=False).iloc[1:])
         lost = pd.DataFrame({"statement": NAMES[:1], "value": seen[:1], "error": image_error, "band_low": -99.0})
         named.append(against_usual(lost, known, 0.0)["p"].item() < ALPHA)
     assert no_more(sum(named), len(named), 0.05)

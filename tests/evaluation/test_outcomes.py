@@ -5,11 +5,11 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from simulated_rows import FIRST, LAST, labels_of, made, names_of
+from simulated_rows import FIRST, LAST, SITES, labels_of, made, names_of
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import RESAMPLED, score
-from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, PROBED_SITES, REFERENCE, SITES
+from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, PROBED_SITES, REFERENCE
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes, single_outcomes, site_outcomes
 from mlprobe_utils.evaluation.rows import image_rows
 from mlprobe_utils.stats.resampling import resample

@@ -9,6 +9,7 @@ from scipy.stats import binom
 from mlprobe_utils.evaluation.names import CLASSICAL, OUTPUT, PROBED_SITES, REFERENCE
 from mlprobe_utils.evaluation.outcomes import Outcomes
 
+SITES = (REFERENCE, *PROBED_SITES, OUTPUT)
 SEEDS = 5
 SURE = 1e-3  # a test fails by chance at most so often
 FIRST = "V.00"
