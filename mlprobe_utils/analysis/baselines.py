@@ -96,20 +96,18 @@ class Comparison:
     drawn: Resamples
 
     @property
-    def categories(self) -> list[str]:
-        return [group for group in CATEGORIES if group in {*self.groups}]
-
-    @property
     def scope(self) -> str:
         """TRAINING where all that is trained has several runs, else WEIGHTS."""
         return scope_of(own for slug, own in self.each.items() if self.groups[slug] != FROZEN_TOWER)
 
-    def members(self, *groups: str) -> list[Statistic]:
+    def members(self, group: str) -> list[Statistic]:
+        """Those of a group, or of all CATEGORIES together (TRADITIONAL)."""
+        groups = CATEGORIES if group == TRADITIONAL else (group,)
         return [own for slug, own in self.each.items() if self.groups[slug] in groups]
 
-    def mean(self, *groups: str) -> Statistic:
-        """Mean accuracy over all members of some groups, which weigh alike."""
-        each = self.members(*groups)
+    def mean(self, group: str) -> Statistic:
+        """Mean accuracy over all members of a group, which weigh alike."""
+        each = self.members(group)
         arrays = {name: np.mean([getattr(own, name) for own in each], axis=0) for name in ("values", "resampled")}
         shares = sum((Counter(own.runs) for own in each), Counter())
         return replace(each[0], **arrays, runs={own: share / len(each) ** 2 for own, share in shares.items()})
@@ -167,8 +165,8 @@ def group_means(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """Mean accuracy of every group and of all baselines: dataset, group, members, scope, value, low, high (percent)."""
     rows = []
     for dataset, own in found.items():
-        kinds = {group: [group] for group in own.groups} | {TRADITIONAL: own.categories}
-        rows += [(dataset, name, len(own.members(*of)), *own.interval(own.mean(*of))) for name, of in kinds.items()]
+        groups = [*own.groups.unique(), TRADITIONAL]
+        rows += [(dataset, name, len(own.members(name)), *own.interval(own.mean(name))) for name in groups]
     return pd.DataFrame(rows, columns=["dataset", "group", "members", "scope", *ENDS])
 
 
@@ -178,8 +176,8 @@ def claims(found: Mapping[str, Comparison]) -> pd.DataFrame:
     `paired.compare`, with verdict BELOW, ABOVE or NEITHER."""
     whole, alone = [], []
     for dataset, own in found.items():
-        mllms, baselines = own.members(MLLM), own.mean(*own.categories)
-        place = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(*own.categories))}
+        mllms, baselines = own.members(MLLM), own.mean(TRADITIONAL)
+        place = {"dataset": dataset, "MLLMs": len(mllms), "baselines": len(own.members(TRADITIONAL))}
         whole.append(Pair(place | {"scope": own.scope}, baselines, own.mean(MLLM), own.drawn, own.scope))
         alone += [Pair(place, baselines, one, own.drawn, own.scope) for one in mllms]
     each, table = (compare(pairs, [*pairs[0].place], "difference", SIDES) for pairs in (alone, whole))
@@ -191,8 +189,8 @@ def gaps(found: Mapping[str, Comparison]) -> pd.DataFrame:
     """The mean of the MLLMs minus that of each category: dataset, category, scope, difference and further columns of
     `paired.compare`, with verdict as of `claims`."""
     pairs = []
-    for dataset, own in found.items():
-        for category in own.categories:
+    for (dataset, own), category in product(found.items(), CATEGORIES):
+        if own.members(category):
             place = {"dataset": dataset, "category": category, "scope": own.scope}
             pairs.append(Pair(place, own.mean(category), own.mean(MLLM), own.drawn, own.scope))
     return compare(pairs, ["dataset", "category", "scope"], "difference", SIDES)

@@ -51,20 +51,18 @@ def effects(rows: pd.DataFrame) -> pd.DataFrame:
     frames = []
     for kind, own in rows.groupby("images", sort=False):
         truth, other, predicted, clusters = _wide(own)
-        before = predicted[NOTHING, "", ""]
-        measures = (
-            (lambda edit: edit in (CUT, CUT_LAST), before == before, lambda found, before=before: found != before),
-            (lambda edit: edit in FOLLOWS, before == truth, lambda found, other=other: found == other),
-            (lambda edit: edit not in (CUT, CUT_LAST, *FOLLOWS), before == before, lambda found, t=truth: found == t),
-        )
-        for chosen, images, counted in measures:
-            if not (keys := [key for key in predicted if chosen(key[0])]):
+        before, every = predicted[NOTHING, "", ""], np.full(len(truth), True)
+        changed = {key: found != before for key, found in predicted.items() if key[0] in (CUT, CUT_LAST)}
+        followed = {key: found == other for key, found in predicted.items() if key[0] in FOLLOWS}
+        right = {key: found == truth for key, found in predicted.items() if key not in changed | followed}
+        for hits, images in ((changed, every), (followed, before == truth), (right, every)):
+            if not hits:
                 continue
-            known = pd.DataFrame(np.nan, range(len(keys)), ["value", "low", "high"])  # where nothing can follow
+            known = pd.DataFrame(np.nan, range(len(hits)), ["value", "low", "high"])  # where nothing can follow
             if len({*clusters[images]}) > 1:
-                hits = np.stack([counted(predicted[key])[images] for key in keys])
-                known = intervals(accuracy(hits, resample(clusters[images])))[[*known]]
-            frames.append(pd.DataFrame(keys, columns=OF_WHAT).assign(images=kind).join(known))
+                counted = np.stack([own[images] for own in hits.values()])
+                known = intervals(accuracy(counted, resample(clusters[images])))[[*known]]
+            frames.append(pd.DataFrame([*hits], columns=OF_WHAT).assign(images=kind).join(known))
     return pd.concat(frames, ignore_index=True)
 
 
