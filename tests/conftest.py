@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlprobe_utils.models.compat
 
+import numpy as np
 import pytest
 import torch
 from browser import CHROMIUM, NO_CHROMIUM, Tab, chromium, serve
@@ -15,7 +16,9 @@ from filelock import FileLock
 from hypothesis import settings
 from small_book import MODEL, SECOND, SmallBook
 from tiny_parts import make_image_set, make_tiny
+from transformers import BatchFeature
 
+from mlprobe_utils import __main__ as command_line
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.models.encoding import Encoder
 from mlprobe_utils.models.loading import LoadedModel, load
@@ -54,6 +57,20 @@ def own_cards(tmp_path, monkeypatch) -> Iterator[Path]:
     cards.load_card.cache_clear()
     yield folder
     cards.load_card.cache_clear()
+
+
+@pytest.fixture
+def error_of(capsys) -> Callable[..., str]:
+    """Runs a command that has to end with exit code 2 and one line; returns what it says."""
+
+    def run(*command) -> str:
+        with pytest.raises(SystemExit, match=r"^2$"):
+            command_line.main([*map(str, command)])
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +115,18 @@ def image_set(tmp_path_factory) -> ImageSet:
 @pytest.fixture
 def encoder(tiny, image_set) -> Encoder:
     return Encoder(tiny.processor, image_set.card.template)
+
+
+@pytest.fixture
+def images(image_set) -> list[np.ndarray]:
+    """Of four sizes, see tiny_parts."""
+    return [image_set.pixels(i) for i in range(4)]
+
+
+@pytest.fixture
+def inputs(encoder, images) -> BatchFeature:
+    """The question about each of them, padded."""
+    return encoder.questions(images)
 
 
 @pytest.fixture(scope="session")

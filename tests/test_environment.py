@@ -26,14 +26,6 @@ from mlprobe_utils.pipeline import artefacts
 NOWHERE = "/dev/null/there"  # below a file
 
 
-def error_of(capsys, *command) -> str:
-    with pytest.raises(SystemExit) as end:
-        command_line.main([*map(str, command)])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert end.value.code == 2
-    return line.removeprefix("error: ")
-
-
 @pytest.mark.slow
 def test_a_book_is_built_in_odd_folders_without_git_home_docstrings_and_short_paths(tmp_path):
     tools, temporary = tmp_path / "bin", tmp_path / ("t" * max(1, 98 - len(str(tmp_path))))
@@ -95,31 +87,31 @@ def test_sockets_lie_in_another_folder_where_that_for_temporary_files_has_too_lo
         run_chapter.place_of_sockets()
 
 
-def test_names_that_are_not_utf_8_are_counted_and_the_first_is_named(tmp_path, capsys):
+def test_names_that_are_not_utf_8_are_counted_and_the_first_is_named(tmp_path, error_of):
     files = [write(tmp_path / label / os.fsdecode(b"f\xfcr.png"), image_bytes()) for label in "ab"]
     words = f"files whose names are not UTF-8: 2, the first {tmp_path}/a/f\\xfcr.png: rename them, for example with"
     for load, given in ((mp.image_folder, tmp_path), (mp.image_list, files)):
         with pytest.raises(InputError, match=re.escape(words)):
             load(given)
-    assert error_of(capsys, "card", tmp_path).startswith(words)
+    assert error_of("card", tmp_path).startswith(words)
 
 
-def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(outputs, tmp_path, capsys, monkeypatch):
+def test_on_a_full_disk_a_command_ends_with_one_line_whichever_library_writes(outputs, tmp_path, error_of, monkeypatch):
     before, tensor = resource.getrlimit(resource.RLIMIT_FSIZE), torch.zeros(9000)
     writers = (partial(save_file, {"a": tensor}), partial(torch.save, tensor), lambda file: np.save(file, tensor))
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, before[1]))
     try:
-        words = error_of(capsys, "manifest", DATASET, "--protocol", "miniature")
+        words = error_of("manifest", DATASET, "--protocol", "miniature")
         assert words.startswith(f"{outputs}/phantoms/{DATASET}: File too large")
         for writer in writers:
             monkeypatch.setitem(command_line.COMMANDS, "look", ("", (), partial(writer, tmp_path / "a")))
-            assert re.match(f"{outputs}: .*: free some space .* continues$", error_of(capsys, "look"))
+            assert re.match(f"{outputs}: .*: free some space .* continues$", error_of("look"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_outputs_that_cannot_be_written_are_an_error_at_the_start(tmp_path, monkeypatch, capsys):
+def test_outputs_that_cannot_be_written_are_an_error_at_the_start(tmp_path, monkeypatch, error_of):
     (link := tmp_path / "outputs").symlink_to("/unmounted")
     for folder, words in {link: " links to /unmounted", Path(NOWHERE): ": Not a directory: check the path"}.items():
         monkeypatch.setattr(artefacts, "OUTPUTS", folder)
-        assert error_of(capsys, "book", "--models", MODEL).startswith(f"{folder}{words}")
+        assert error_of("book", "--models", MODEL).startswith(f"{folder}{words}")

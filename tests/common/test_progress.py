@@ -12,17 +12,12 @@ from mlprobe_utils.book.make_book import expected, remember
 from mlprobe_utils.common import progress
 
 
-@pytest.fixture
-def counted(tmp_path, monkeypatch):
-    """The environment that `make book` gives its steps: three of them."""
+def test_steps_count_down_and_one_that_fails_is_not_counted(tmp_path, monkeypatch, capsys):
+    """In the environment that `make book` gives its steps: three of them."""
     (tmp_path / "progress").touch()
-    monkeypatch.setenv("MLPROBE_PROGRESS", str(tmp_path / "progress"))
-    monkeypatch.setenv("MLPROBE_STEPS", "3")
-    monkeypatch.setenv("MLPROBE_START", "0")
+    for name, value in {"PROGRESS": str(tmp_path / "progress"), "STEPS": "3", "START": "0"}.items():
+        monkeypatch.setenv(f"MLPROBE_{name}", value)
     monkeypatch.setattr(progress.time, "time", lambda: 125.0)
-
-
-def test_steps_count_down_and_one_that_fails_is_not_counted(counted, capsys):
     with progress.step("lingshu-7b", "busi", "features"):
         pass
     with pytest.raises(ValueError, match="broken"), progress.step("busi"):

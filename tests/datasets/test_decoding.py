@@ -19,11 +19,10 @@ from PIL import Image, ImageEnhance
 from PIL.PngImagePlugin import PngInfo
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage, generate_uid
+from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, SecondaryCaptureImageStorage
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets import components
-from mlprobe_utils.datasets.components import duplicate_groups
 from mlprobe_utils.datasets.decoding import MOST_TIMES, SUFFIXES, decode
 from mlprobe_utils.datasets.file_tree import FileTree
 from mlprobe_utils.datasets.settings import Images
@@ -74,6 +73,7 @@ def test_every_mode_and_format_shows_its_picture_sixteen_bits_keep_their_range_a
         ((8, 4), SQUARE, (16, 16, 3)),
         ((99, 7), Images(decode_limit=10_000, max_pixels=100), (2, 37, 3)),
         ((30, 20), Images(decode_limit=10_000, max_pixels=600), (20, 30, 3)),
+        ((2 * MOST_TIMES, 2), KEPT, (2, 2 * MOST_TIMES, 3)),  # no longer is any
     ],
 )
 def test_the_size_of_the_working_copy_which_is_not_aliased(size, settings, shape):
@@ -86,51 +86,43 @@ def test_the_size_of_the_working_copy_which_is_not_aliased(size, settings, shape
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8))
 CUT = [encoded(NOISE, kind)[:length] for kind in ("PNG", "JPEG") for length in (1000, 3000)]
 
-
-@pytest.mark.parametrize("data", [*CUT, b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")])
-def test_a_cut_file_and_what_is_no_image_are_refused(data):
-    others = "" if data in CUT else "|empty, 0 bytes|not a readable image of PNG, .*"
-    with pytest.raises(InputError, match=rf"a/x\.png is (truncated or damaged \(.*\){others}): download it again"):
-        decode(data, "a/x.png", KEPT)
-
-
-BROKEN_EXIF = "4d4d002a00000008000201120003000000010006000001170007000000010000000000000000"
+NONE = [b"", b"<html>404</html>", b"\x89PNG\r\n\x1a\n", encoded(picture(1), "GIF")]
+DAMAGED = r"truncated or damaged \(.*\)"
+BROKEN_EXIF = b"Exif\0\0MM\0*" + bytes.fromhex("00000008000201120003000000010006000001170007000000010000000000000000")
 TEXT = PngInfo()
 TEXT.add_text("notes", "x" * 2_000_000, zip=True)
+SAVE = "save it again, as PNG without metadata"
+
+
+def header_of(side: int) -> bytes:
+    """A PNG that claims to be a square of this side."""
+    header = bytearray(encoded(Image.new("1", (8, 8))))
+    header[16:24] = side.to_bytes(4, "big") * 2  # IHDR; its checksum is put right
+    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+    return bytes(header)
 
 
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (encoded(NOISE, "JPEG", exif=b"Exif\0\0" + bytes.fromhex(BROKEN_EXIF)), "has EXIF data that cannot be read"),
-        (encoded(NOISE, "PNG", pnginfo=TEXT), "is not a readable image"),
+        *((cut, f"is {DAMAGED}: download it again") for cut in CUT),
+        *((none, f"is ({DAMAGED}|empty, 0 bytes|not a readable image of PNG, .*): download it again") for none in NONE),
+        (encoded(NOISE, "JPEG", exif=BROKEN_EXIF), f"has EXIF data that cannot be read.*{SAVE}"),
+        (encoded(NOISE, "PNG", pnginfo=TEXT), f"is not a readable image.*{SAVE}"),
+        (encoded(picture(1, size=(2, 2 * MOST_TIMES + 1))), "is 2 x 401 pixels, .*200 times .*: crop it"),
+        *((header_of(side), ".*decode_limit") for side in (101, 10_000, 30_000)),
     ],
 )
-def test_metadata_that_hinder_name_the_mend(data, words):
-    with pytest.raises(InputError, match=rf"a/x\.png {words}.*save it again, as PNG without metadata"):
-        decode(data, "a/x.png", KEPT)
-
-
-def test_an_image_too_long_for_models_is_refused():
-    assert pixels_of(picture(1, size=(2 * MOST_TIMES, 2))).shape == (2, 2 * MOST_TIMES, 3)
-    with pytest.raises(InputError, match=r"x\.png is 2 x 401 pixels, .*200 times .*: crop it"):
-        pixels_of(picture(1, size=(2, 2 * MOST_TIMES + 1)))
-
-
-@pytest.mark.parametrize("side", [101, 10_000, 30_000])
-def test_too_large_an_image_is_refused_by_its_header(side):
-    header = bytearray(encoded(Image.new("1", (8, 8))))
-    header[16:24] = side.to_bytes(4, "big") * 2  # IHDR; its checksum is put right
-    header[29:33] = zlib.crc32(bytes(header[12:29])).to_bytes(4, "big")
+def test_what_is_refused_is_named_with_the_mend(data, words):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        with pytest.raises(InputError, match=r"a/x\.png .*decode_limit"):
-            decode(bytes(header), "a/x.png", KEPT)
+        with pytest.raises(InputError, match=rf"a/x\.png {words}"):
+            decode(data, "a/x.png", KEPT)
 
 
 def groups_of(files: dict[str, bytes]) -> dict[str, str | None]:
     facts, thumbnails, _ = zip(*(decode(data, f"{name}.png", LARGE) for name, data in files.items()), strict=True)
-    groups = duplicate_groups(pd.DataFrame(facts).assign(image=[*files]), np.stack(thumbnails))
+    groups = components.duplicate_groups(pd.DataFrame(facts).assign(image=[*files]), np.stack(thumbnails))
     return dict(zip(files, groups.where(groups.notna(), None), strict=True))
 
 
@@ -175,16 +167,10 @@ def dicom(stored: np.ndarray, photometric: str = "MONOCHROME2", syntax: str = Ex
     """A DICOM file of a grey picture [height, width], of several frames, or of RGB."""
     data = Dataset()
     data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid()
     data.PatientName, data.PatientID, data.Modality = "Doe^Jane", "4711", "CT"
-    data.PhotometricInterpretation, data.SamplesPerPixel = photometric, 3 if photometric == "RGB" else 1
-    shape = stored.shape[:-1] if photometric == "RGB" else stored.shape
-    data.NumberOfFrames, (data.Rows, data.Columns) = (shape[0] if len(shape) == 3 else 1), shape[-2:]
-    data.BitsAllocated = data.BitsStored = stored.dtype.itemsize * 8
-    data.HighBit, data.PixelRepresentation, data.PlanarConfiguration = data.BitsStored - 1, 0, 0
-    data.PixelData = stored.tobytes()
+    data.set_pixel_data(stored, photometric, stored.dtype.itemsize * 8)
+    data.file_meta.TransferSyntaxUID, data.file_meta.MediaStorageSOPInstanceUID = syntax, data.SOPInstanceUID
     for name, value in tags.items():
         setattr(data, name, value) if value is not None else delattr(data, name)
     buffer = io.BytesIO()

@@ -30,6 +30,9 @@ def of_each(count, *folders):
     return [f"{folder}/{label}/{number}.png" for folder in folders for label in "ab" for number in range(count)]
 
 
+FOUR = of_each(2, ".")
+
+
 def test_classes_are_split_by_label_whatever_the_order_of_files(tmp_path):
     images = mp.image_folder(draw(tmp_path, *of_each(20, "."), ".DS_Store/x.png"))
     counts = images.table.groupby(["split", "label"]).size()
@@ -92,19 +95,25 @@ def test_a_table_of_patients_goes_with_folders_of_classes_and_splits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("table", "words"),
+    ("files", "table", "words"),
     [
-        ("file_name\nb/1.png\nb/9.png\n", r"1 file \(b/9.png\) is listed but missing, 3 files \(.*\) are not l"),
-        ("file_name\nb/1.png\nb/1.png\n", r"1 file \(b/1.png\) is listed twice"),
-        ("name,label\nb/1.png,b\n", "has no column 'file_name', it has name, label"),
-        ("file_name,label\nb/1.png,b\n,b\n", "rows without file_name"),
-        ("file_name,label\na/0.png,a\na/1.png,\nb/0.png,b\nb/1.png,\n", "2 images .*without a label"),
-        ('{"file_name": ', "not a table of images"),
+        (FOUR, "file_name\nb/1.png\nb/9.png\n", r"1 file \(b/9.png\) is listed but missing, 3 files \(.*\) are not l"),
+        (FOUR, "file_name\nb/1.png\nb/1.png\n", r"1 file \(b/1.png\) is listed twice"),
+        (FOUR, "name,label\nb/1.png,b\n", "has no column 'file_name', it has name, label"),
+        (FOUR, "file_name,label\nb/1.png,b\n,b\n", "rows without file_name"),
+        (FOUR, "file_name,label\na/0.png,a\na/1.png,\nb/0.png,b\nb/1.png,\n", "2 images .*without a label"),
+        (FOUR, '{"file_name": ', "not a table of images"),
+        ([], None, "holds no images"),
+        (["a/1.png", "a/notes.txt", "b/x.gif"], None, r"2 files \(a/notes.txt, b/x.gif\) are none of PNG, JPEG, TIFF"),
+        (["a/1.png", "2.png"], None, r"1 file \(2.png\) is outside the class folders"),
+        (["train/a/1.png", "extra/a/2.png"], None, "'extra' is beside 'train'"),
+        (["train/1.png"], None, r"1 file \(train/1.png\) is outside the class folders"),
     ],
 )
-def test_tables_that_are_wrong(table, words, tmp_path):
-    draw(tmp_path, *of_each(2, "."))
-    write(tmp_path / f"metadata.{'jsonl' if table.startswith('{') else 'csv'}", table)
+def test_folders_and_tables_that_are_wrong(files, table, words, tmp_path):
+    draw(tmp_path, *files)
+    if table:
+        write(tmp_path / f"metadata.{'jsonl' if table.startswith('{') else 'csv'}", table)
     with pytest.raises(InputError, match=words):
         mp.image_folder(tmp_path)
 
@@ -243,20 +252,3 @@ def test_lists_that_are_wrong(changed, words):
     given = {"pictures": NOISE, "labels": LABELS, "splits": PARTS} | changed
     with pytest.raises(InputError, match=words):
         mp.image_list(**given)
-
-
-@pytest.mark.parametrize(
-    ("files", "words"),
-    [
-        ([], "holds no images"),
-        (["a/1.png", "a/notes.txt", "b/x.gif"], r"2 files \(a/notes.txt, b/x.gif\) are none of PNG, JPEG, TIFF"),
-        (["a/1.png", "2.png"], r"1 file \(2.png\) is outside the class folders"),
-        (["train/a/1.png", "extra/a/2.png"], "'extra' is beside 'train'"),
-        (["train/1.png"], r"1 file \(train/1.png\) is outside the class folders"),
-    ],
-)
-def test_folders_that_are_wrong(files, words, tmp_path):
-    for file in files:
-        write(tmp_path / file, b"")
-    with pytest.raises(InputError, match=words):
-        mp.image_folder(tmp_path)

@@ -1,9 +1,10 @@
-"""Outcomes from rows: each in its place and at its site whatever the order of the rows; what is missing is named."""
+"""Rows and outcomes: what the schema lets through comes back, each in its place and at its site; what is not: named."""
 
 import itertools
 
 import numpy as np
 import pandas as pd
+import pandera.errors
 import pytest
 from simulated_rows import FIRST, LAST, SITES, labels_of, made, names_of
 
@@ -11,7 +12,7 @@ from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.metrics import RESAMPLED, score
 from mlprobe_utils.evaluation.names import LAST_TOKEN, OUTPUT, PROBED_SITES, REFERENCE
 from mlprobe_utils.evaluation.outcomes import Outcomes, outcomes, output_outcomes, single_outcomes, site_outcomes
-from mlprobe_utils.evaluation.rows import image_rows
+from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, options_of, write_rows
 from mlprobe_utils.stats.resampling import resample
 
 IMAGES = pd.DataFrame({"image": ["c", "a", "b"], "option": ["Yes", "No", "Yes"], "split": "test"})
@@ -157,3 +158,55 @@ def test_what_a_site_lacks_or_has_twice_is_named(sites):
         site_outcomes(**tables | {"predicted": twice}, images=names)
     with pytest.raises(InputError, match=r"image 0019\.png is not a test image of this split"):
         site_outcomes(**tables, images=names[:-1])
+
+
+KINDS = ["Normal", "Benign", "Malignant"]
+CONSTANTS = {"model": "tiny", "dataset": "busi", "data_hash": "0" * 64, "split_rule": "paper", "stage": "finetuned"}
+CONSTANTS |= {"order": "image_first", "run": 1, "seed": 3, "point": "V.07", "pooling": "image_mean"}
+PAIR = pd.DataFrame(
+    {"image": ["a.png", "b.png"], "option": ["Benign", "Normal"], "split": ["validation", "test"]},
+    index=[17, 4],  # positions in an image set
+)
+WRONG = {"model": [None], "image": [None], "label": [None], "run": [-1], "seed": [-1], "surprise": [1]}
+WRONG |= {"stage": ["fine-tuned", None], "order": ["image-first", None], "split": ["train"], "split_rule": ["official"]}
+WRONG |= {"point": ["X.01", "V.7"], "pooling": ["mean"], "data_hash": ["abc"], "p_Benign": [1.01, -0.01]}
+
+
+def two_rows(**changed) -> pd.DataFrame:
+    return image_rows(PAIR, KINDS, np.array([[0.2, 0.5, 0.3], [0.0, 0.0, 1.0]]), **CONSTANTS | changed)
+
+
+def test_rows_of_all_kinds_and_data_sets_come_back_as_they_were_written_with_their_nulls(tmp_path):
+    """Coercion to text must not turn an absent point into the text "None"."""
+    final = two_rows(stage="pretrained", run=None, seed=None, point=None, pooling=None)
+    final = final.assign(text=["benign!", ""], parsed=["Benign", None])
+    given = PAIR.assign(option=["Yes", "No"]), ["Yes", "No"], np.full((2, 2), 0.5)
+    other = image_rows(*given, **CONSTANTS | {"dataset": "covid19-ct", "point": "D.00"})  # of a side path
+    for number, frame in enumerate((two_rows(), final, other)):
+        write_rows(frame, tmp_path / f"{number}.parquet")
+    first, *others = (pd.read_parquet(tmp_path / f"{number}.parquet") for number in range(3))
+    columns = ["image", "label", "split", "p_Normal", "p_Benign", "p_Malignant"]
+    written = [["a.png", "Benign", "validation", 0.2, 0.5, 0.3], ["b.png", "Normal", "test", 0, 0, 1]]
+    assert first[columns].to_numpy().tolist() == written
+    assert {column: first[column][0] for column in CONSTANTS} == CONSTANTS
+    back = SCHEMA.validate(pd.concat([first, *others], ignore_index=True))
+    of_final = back[["run", "seed", "point", "pooling"]].isna().all(axis=1)
+    assert of_final.tolist() == [False, False, True, True, False, False]
+    assert back["text"][2:4].tolist() == ["benign!", ""]
+    assert back["parsed"].isna().tolist() == [True, True, False, True, True, True]
+    assert options_of(back[back["dataset"] == "busi"]) == KINDS
+    assert options_of(back[back["dataset"] == "covid19-ct"]) == ["Yes", "No"]
+
+
+@pytest.mark.parametrize("column", WRONG)
+def test_wrong_rows_are_refused_and_not_written(tmp_path, column):
+    for value in WRONG[column]:
+        with pytest.raises((pandera.errors.SchemaError, pandera.errors.SchemaErrors), match=column):
+            write_rows(two_rows().assign(**{column: value}), tmp_path / "rows.parquet")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_probability_that_is_not_finite_is_no_row():
+    probabilities = np.array([[0.2, 0.5, 0.3], [np.nan, 0.0, 1.0]])
+    with pytest.raises(InputError, match=r"tiny on busi: .* 1 of 2 images are not finite, first b\.png"):
+        image_rows(PAIR, KINDS, probabilities, **CONSTANTS)

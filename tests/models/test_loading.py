@@ -1,4 +1,4 @@
-"""Loading: checkpoints come back as they were saved, and a wrong one says what is wrong with it."""
+"""Loading: checkpoints come back as they were saved; a wrong one, or one too large, says what is wrong with it."""
 
 import json
 import os
@@ -60,10 +60,9 @@ def test_attention_is_the_cards_in_all_parts(copied, own, expected):
 
 
 @each_family
-def test_a_device_map_changes_no_feature(tiny, tiny_folder, encoder, image_set):
+def test_a_device_map_changes_no_feature(tiny, tiny_folder, inputs):
     mapped = load(card_of(tiny_folder, device_map="auto"))
-    questions = encoder.questions([image_set.pixels(i) for i in range(4)])
-    torch.testing.assert_close(features_of(mapped, questions), features_of(tiny, questions), rtol=0, atol=0)
+    torch.testing.assert_close(features_of(mapped, inputs), features_of(tiny, inputs), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", PACKED, indirect=True)
@@ -247,12 +246,9 @@ def test_what_cannot_be_loaded_is_named_with_its_card(copied, spoil, said):
     assert re.search(f"'mine'.*{re.escape(said)}", refusal(card_of(copied)))
 
 
-def test_family_that_the_class_denies(tiny_folder):
+def test_family_that_the_class_denies_and_folder_that_is_not_there(tiny_folder, outputs):
     words = "'mine': family is 'llava', but the class is Qwen2_5_VLForConditionalGeneration"
     assert words in refusal(card_of(tiny_folder, family="llava"))
-
-
-def test_folder_that_is_not_there(outputs):
     for source in ("/nowhere/at/all", "./nowhere", "~/nowhere/at/all", "nowhere", "a/b/c"):
         for function in (ModelCard.located, identity_of, load):
             assert "neither a folder nor a hub id" in refusal(card_of(source), function)
@@ -271,3 +267,40 @@ def test_identity_is_the_content_of_the_folder(copied, tmp_path):
         identities.append(identity_of(card_of(copied)))
         assert identity_of(card_of(copied), partial(known_hash, tmp_path / "hashes.json")) == identities[-1]
     assert (identities[0], len({*identities})) == (identities[1], 3)
+
+
+GIB = 2**30
+
+
+def let_there_be(monkeypatch, machine: float, *others: float) -> None:
+    """Memory of the machine and its accelerators, in GiB."""
+    monkeypatch.setattr(loading, "memory", lambda: (machine * GIB, [size * GIB for size in others]))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "device_map", "precision", "fits", "words", "missing"),
+    [
+        ((16,), None, "float32", 4, ["this machine has 16.0 GiB", "bfloat16", "larger"], ["auto"]),
+        ((16,), None, "bfloat16", 8, ["in bfloat16", "larger"], ["`precision", "auto"]),
+        ((16,), "auto", "bfloat16", 8, [], []),
+        ((64, 24, 80), None, "bfloat16", 12, ["the device has 24.0 GiB", "`device_map: auto`"], ["`precision"]),
+        ((8, 10, 10), "auto", "float32", 7, ["all devices", "28.0 GiB", "`precision: bfloat16`"], ["device_map"]),
+    ],
+)
+def test_weights_are_compared_with_what_there_is(monkeypatch, sizes, device_map, precision, fits, words, missing):
+    let_there_be(monkeypatch, *sizes)
+    card, given = card_of("some/model", device_map=device_map), (precision, bool(device_map))
+    loading.check_memory(card, fits * GIB, *given)
+    message = refusal(card, lambda card: loading.check_memory(card, fits * GIB + 1, *given))
+    assert all(word in message for word in ("'mine'", *words))
+    assert not any(word in message for word in missing)
+
+
+def test_a_model_is_refused_before_its_weights_are_read(monkeypatch, tiny, copied):
+    count = sum(parameter.numel() for parameter in tiny.model.parameters())
+    let_there_be(monkeypatch, 4 * count / GIB)
+    loading.load(card_of(copied))
+    let_there_be(monkeypatch, (4 * count - 1) / GIB)
+    loading.load(card_of(copied, precision="bfloat16"))
+    (copied / "model.safetensors").unlink()
+    assert "its weights alone need 0.0 GiB" in refusal(card_of(copied))

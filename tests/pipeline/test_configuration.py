@@ -5,10 +5,8 @@ import os
 import pytest
 from filelock import FileLock
 
-from mlprobe_utils.__main__ import main
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, jobs
-from mlprobe_utils.pipeline.artefacts import ROOT
 from mlprobe_utils.pipeline.configuration import Run, configure, lineages, load_book
 
 
@@ -25,9 +23,9 @@ def test_data_sets_follow_the_data_and_models_are_those_of_the_books_card_or_all
 def test_a_relative_folder_starts_at_the_projects_root_wherever_it_is_read(tmp_path, monkeypatch):
     """As a chapter reads it, whose directory is notebooks/; and no page has to name a home directory."""
     monkeypatch.chdir(tmp_path)
-    for data, folder in (("data", ROOT / "data"), (str(tmp_path), tmp_path)):
+    for data, folder in (("data", artefacts.ROOT / "data"), (str(tmp_path), tmp_path)):
         run = configure([], ["busi"], "miniature", "paper", data)
-        assert (run.data, run.parameters()["data"]) == (str(folder), os.path.relpath(folder, ROOT))
+        assert (run.data, run.parameters()["data"]) == (str(folder), os.path.relpath(folder, artefacts.ROOT))
         assert configure(**run.parameters()) == run
 
 
@@ -57,26 +55,16 @@ def test_a_wrong_request_names_itself_and_the_mend(arguments, words):
         configure(**request)
 
 
-def refusal(capsys, *options: str) -> str:
-    """The one message of the command, which ends with exit code 2."""
-    with pytest.raises(SystemExit) as end:
-        main(["book", *options])
-    assert end.value.code == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ")
-    return line
-
-
 @pytest.mark.parametrize("jobs", ["0", "many", "1.5", ""])
-def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, capsys, jobs):
-    assert f"JOBS={jobs}: give the number of processes" in refusal(capsys, f"--jobs={jobs}")
+def test_a_wrong_number_of_processes_is_refused_before_anything_starts(outputs, error_of, jobs):
+    assert f"JOBS={jobs}: give the number of processes" in error_of("book", f"--jobs={jobs}")
     assert not outputs.exists()
 
 
-def test_two_runs_in_one_checkout_do_not_meet(outputs, capsys):
+def test_two_runs_in_one_checkout_do_not_meet(outputs, error_of):
     outputs.mkdir()
     with FileLock(outputs / ".make_book.lock"):
-        assert "another `make book` is working" in refusal(capsys)
+        assert "another `make book` is working" in error_of("book")
     assert not (outputs / "run.json").exists()
 
 

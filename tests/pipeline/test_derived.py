@@ -16,7 +16,6 @@ from mlprobe_utils.evaluation.outcomes import output_outcomes
 from mlprobe_utils.evaluation.rows import STAGES, image_rows, write_rows
 from mlprobe_utils.pipeline import artefacts, results, scoring
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
-from mlprobe_utils.pipeline.results import Selection
 from mlprobe_utils.pipeline.tested import evaluated, resamples_of_tested
 
 DATASETS = ("busi", "covid19-ct")
@@ -144,9 +143,9 @@ def test_what_has_no_interval_is_named_with_the_remedy():
 
 def test_outcomes_are_read_model_by_model_and_have_to_be_of_the_test_images():
     sets = {dataset: plain_set(20) for dataset in "de"}
-    selection, read = Selection(("m", "n"), ("d", "e"), "miniature", "paper"), []
+    selection, read = results.Selection(("m", "n"), ("d", "e"), "miniature", "paper"), []
 
-    def outcomes_of(one: Selection) -> dict:
+    def outcomes_of(one: results.Selection) -> dict:
         read.append((*one.datasets, *one.models))
         return {("finetuned", "answers"): output_outcomes(answers_of(np.arange(20) < 15))}
 

@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline import artefacts, exchange, jobs
-from mlprobe_utils.pipeline.artefacts import Artefact, artefact
 from mlprobe_utils.pipeline.cards import load_model_card, slugs
 from mlprobe_utils.pipeline.configuration import Run
 from mlprobe_utils.pipeline.exchange import check_imported, export_results, import_results
@@ -28,15 +27,15 @@ SELECTION = Selection((MODEL,), (DATASET,), "miniature", "paper")
 def exported(outputs, own_cards, monkeypatch):
     """A file of a model's results, two artefacts, whose outputs are gone; its data are of the hash `images`."""
     folder = SELECTION.folder(MODEL, DATASET)
-    adapter = Artefact(folder / "adapter-0", "adapter", {"seed": 0})
-    probes = Artefact(folder / "probes", "probes", {"seed": 0}, (adapter,))
-    with artefact(adapter.folder, adapter.made_from()) as place:
+    adapter = artefacts.Artefact(folder / "adapter-0", "adapter", {"seed": 0})
+    probes = artefacts.Artefact(folder / "probes", "probes", {"seed": 0}, (adapter,))
+    with artefacts.artefact(adapter.folder, adapter.made_from()) as place:
         save_file({"layer.lora_A.weight": np.zeros((4, 3))}, place / "adapter_model.safetensors")
-    controls = Artefact(SELECTION.controls(DATASET), "image controls", {})
-    with artefact(controls.folder, controls.made_from()) as place:
+    controls = artefacts.Artefact(SELECTION.controls(DATASET), "image controls", {})
+    with artefacts.artefact(controls.folder, controls.made_from()) as place:
         for name in ("controls.parquet", "task.parquet"):
             pd.DataFrame({"model": [None]}).to_parquet(place / name)
-    with artefact(probes.folder, probes.made_from()) as place:
+    with artefacts.artefact(probes.folder, probes.made_from()) as place:
         pd.DataFrame({"model": [MODEL] * 2, "image": ["a", "b"]}).to_parquet(place / "probes.parquet")
     images = SimpleNamespace(card=SimpleNamespace(slug=DATASET), data_hash="images")
     own = SimpleNamespace(

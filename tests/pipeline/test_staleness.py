@@ -13,7 +13,6 @@ import stage_lock
 from small_book import ROOT
 
 from mlprobe_utils.pipeline import artefacts, code, jobs
-from mlprobe_utils.pipeline.artefacts import Artefact
 from mlprobe_utils.pipeline.cards import load_card, load_model_card, miniature
 from mlprobe_utils.pipeline.code import code_files, code_hash
 from mlprobe_utils.pipeline.configuration import configure, lineages
@@ -99,7 +98,7 @@ LINGSHU, MEDGEMMA = MODELS = ["lingshu-7b-miniature", "medgemma-4b-miniature"]  
 DATASET = "busi-phantom"
 
 
-def pretend(artefact: Artefact, files: tuple[str, ...] = ("result",)) -> None:
+def pretend(artefact: artefacts.Artefact, files: tuple[str, ...] = ("result",)) -> None:
     """Makes an artefact without doing its work."""
 
     def fill(folder: Path) -> None:

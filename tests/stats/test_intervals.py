@@ -1,6 +1,7 @@
-"""Intervals and bands: by hand, as the literature has them, what must hold of all, how often they hold the truth."""
+"""Intervals and bands: by hand, as in the literature, how often they hold the truth; resamples of whole clusters."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from scipy.stats import binomtest, norm, t
 from simulations import TEST_SETS, coverage, run_coverage
 
 from mlprobe_utils.common.errors import InputError
+from mlprobe_utils.datasets.components import components
 from mlprobe_utils.stats.intervals import PROBE, RECIPE, SCOPES, TRAINING, WEIGHTS, intervals
 from mlprobe_utils.stats.resampling import Statistic, accuracy, resample, retrained
 
@@ -115,21 +117,29 @@ def test_the_variance_between_runs_is_found_beside_that_of_images_and_counts_for
 
 
 FOUR = accuracy(outcomes((4, 2, 150)), ALONE)  # seeds
+DRAWN = resample(np.arange(60), resamples=10)
+RIGHT = outcomes((2, 60), 0.5)
+PAIRED = accuracy(RIGHT, DRAWN)
 
 
 @pytest.mark.parametrize(
-    ("of", "how", "error", "words"),
+    ("wrong", "error", "words"),
     [
-        (FOUR, {"scope": RECIPE}, InputError, "'retrained probe' needs probes with 5 or more seeds, found 4"),
-        (FOUR, {"scope": TRAINING}, InputError, "'retrained model' needs two or more runs per model"),
-        (FOUR, {"scope": "fixed prob"}, InputError, "unknown scope 'fixed prob': did you mean 'fixed probe'"),
-        (FOUR, {"level": 95}, ValueError, "level must lie between 0 and 1, found 95"),
-        (Statistic(np.array([np.nan]), np.ones((20, 1)), 30, ALONE), {}, ValueError, "nan"),
+        (lambda: intervals(FOUR, RECIPE), InputError, "'retrained probe' needs probes with 5 or more seeds, found 4"),
+        (lambda: intervals(FOUR, TRAINING), InputError, "'retrained model' needs two or more runs per model"),
+        (lambda: intervals(FOUR, "fixed prob"), InputError, "unknown scope 'fixed prob': did you mean 'fixed probe'"),
+        (lambda: intervals(FOUR, level=95), ValueError, "level must lie between 0 and 1, found 95"),
+        (lambda: intervals(Statistic(np.array([np.nan]), np.ones((20, 1)), 30, ALONE)), ValueError, "nan"),
+        (lambda: resample(np.array([7] * 9)), InputError, "add images of other patients"),
+        (lambda: accuracy(RIGHT.astype(float), DRAWN), ValueError, r"correct must be bool .*, found float64 \(2, 60\)"),
+        (lambda: accuracy(RIGHT[:, 1:], DRAWN), ValueError, r"correct must be bool \[points, 60 images\]"),
+        (lambda: PAIRED - accuracy(RIGHT, resample(np.arange(60), 10, 1)), ValueError, "on the same resamples"),
+        (lambda: PAIRED - accuracy(RIGHT[:1], DRAWN), ValueError, r"not paired: values are \(2,\) and \(1,\)"),
     ],
 )
-def test_what_has_no_interval_is_refused(of, how, error, words):
+def test_what_has_no_interval_is_refused(wrong, error, words):
     with pytest.raises(error, match=words):
-        intervals(of, **how)
+        wrong()
 
 
 @pytest.mark.nightly
@@ -149,3 +159,37 @@ def test_95_percent_intervals_hold_the_truth_93_to_97_times_in_100():
     own = run_coverage(400, (150,)).query(f"scope == '{TRAINING}'")  # of few runs
     assert (own["covered"] + 2 * own["error"] >= 93).all(), own
     assert (own["covered"] - 2 * own["error"] <= 97).all(), own
+
+
+def test_equal_to_drawing_clusters_one_by_one():
+    rng = np.random.default_rng(0)
+    clusters, right = rng.integers(0, 12, 40), rng.random((5, 3, 40)) < 0.7
+    found = accuracy(right, resample(clusters, resamples=50, seed=1))
+    drawing, names = np.random.default_rng(1), np.unique(clusters)
+    for row in found.resampled:
+        drawn = drawing.choice(names, len(names))
+        images = np.concatenate([np.flatnonzero(clusters == cluster) for cluster in drawn])
+        assert row == pytest.approx(100 * right[..., images].mean(axis=-1))
+    assert found.values == pytest.approx(100 * right.mean(axis=-1))
+
+
+@settings(max_examples=25)
+@given(st.integers(0, 10**6), st.integers(2, 25))
+def test_components_are_what_is_linked_through_patients_or_copies(seed, images):
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.integers(0, images, (images, 2)), columns=["patient", "duplicate_group"])
+    table = table.astype(object).mask(rng.random(table.shape) < 0.5)
+    found = components(table)
+    for image in range(images):
+        reached, before = {image}, set()
+        while reached != before:
+            before = set(reached)
+            for column in table:
+                reached |= set(np.flatnonzero(table[column].isin(table[column].iloc[[*before]].dropna())))
+        assert set(np.flatnonzero(found == found[image])) == reached
+
+
+def test_unequal_clusters_count_for_less():
+    right = np.ones((1, 12), dtype=bool)
+    for clusters, number in ((np.arange(12), 12), (np.arange(12) // 3, 4), (np.array([0] * 10 + [1, 2]), 144 / 102)):
+        assert accuracy(right, resample(clusters)).clusters == pytest.approx(number)

@@ -24,15 +24,7 @@ from mlprobe_utils.models.encoding import Encoder, branches
 from mlprobe_utils.pipeline import artefacts, fault_card, places, results, work
 from mlprobe_utils.pipeline.cards import load_data_card, load_protocol
 from mlprobe_utils.pipeline.configuration import PlantedFaults, Run, load_book
-from mlprobe_utils.pipeline.fault_card import (
-    KINDS,
-    DamagedModel,
-    Fault,
-    all_faults,
-    damaged_models,
-    damaged_selection,
-    load_trial,
-)
+from mlprobe_utils.pipeline.fault_card import KINDS, DamagedModel, Fault, all_faults, damaged_models, damaged_selection
 from mlprobe_utils.pipeline.laboratory_results import measured
 from mlprobe_utils.probing.extraction import features_of
 from mlprobe_utils.synthetic.faults import calibration, kinds, planting
@@ -171,13 +163,10 @@ def test_a_collapsed_connector_has_the_rank_that_is_left_and_a_rotated_one_its_s
     assert torch.linalg.vector_norm(turned - states) > torch.linalg.vector_norm(states - states.mean(dim=0)) / 2
 
 
-def test_options_part_where_their_tokens_do():
+def test_options_part_where_their_tokens_do_and_logits_are_swapped_there_alone():
     assert branches(OPTIONS) == {(): [5, 8], (5,): [9, 7]}
     assert branches([[5, 2], [6, 7, 7, 2]]) == {(): [5, 6]}
     assert branches([[5, 2], [5, 7, 2]]) == {(5,): [2, 7]}  # one is the beginning of the other
-
-
-def test_logits_are_swapped_only_where_options_part():
     logits = torch.arange(2 * 3 * 12).view(2, 3, 12).float()
     written = torch.tensor([[0, 1, 5], [0, 5, 1]])
     out = Damage("swap", ANSWER, 0, severity=0.5).of_logits(logits, written, [0, 2**63 - 1], branches(OPTIONS))
@@ -267,7 +256,7 @@ def test_every_module_has_faults_of_both_sorts_and_every_kind_is_known():
 
 @pytest.mark.parametrize("datasets", [3, 4])
 def test_the_draw_is_balanced_and_the_same_for_every_run(datasets):
-    trial, every = load_trial(), range(16)
+    trial, every = fault_card.load_trial(), range(16)
     drawn = {(m, d): trial.drawn(m, d, datasets) for m in every for d in range(datasets)}
     assert drawn[3, 1] == trial.drawn(3, 1, datasets) != trial.model_copy(update={"seed": 1}).drawn(3, 1, datasets)
     cases = [(m, d, fault.slug, p, fault.destroys) for (m, d), own in drawn.items() for fault, p in own]
@@ -303,7 +292,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
 @pytest.fixture
 def made(outputs, tiny_card, tmp_path, monkeypatch):
     """Calls what makes faults of the tiny model on few images, and returns the names of the artefacts that it made."""
-    few = load_trial().model_copy(update={"images": 50, "destroying": [2.0, 90.0]})
+    few = fault_card.load_trial().model_copy(update={"images": 50, "destroying": [2.0, 90.0]})
     of_book = {"faults": SLUGS, "strengths": {"weak": 5.0, "strong": 90.0}}
     planted = PlantedFaults(model="tiny", dataset="busi-phantom", **of_book)
     own = load_book().model_copy(update={"planted_faults": planted})

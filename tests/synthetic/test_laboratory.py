@@ -11,7 +11,6 @@ from mlprobe_utils.evaluation.points import ANSWER
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results
 from mlprobe_utils.pipeline.configuration import Run, load_book
 from mlprobe_utils.pipeline.jobs import prepare
-from mlprobe_utils.pipeline.laboratory_results import by_family, judged
 from mlprobe_utils.synthetic.faults.planting import run_trial, write_confusion
 
 MODULE = dict(zip(MODES, ("V", "C", "L", ANSWER), strict=True))
@@ -33,12 +32,12 @@ def case(family: str, mode: str | None = None, lost: float = 0.0, noise: float =
 def test_a_case_is_judged_by_undamaged_cases_of_other_families():
     quiet = [case(family, noise=1.0) for family in "abc" for _ in range(10)]
     loud = [case("d", noise=30.0) for _ in range(10)]
-    table = judged(pd.DataFrame([*quiet, *loud]), 0.0)
-    known = by_family(table, "ad")
+    table = laboratory_results.judged(pd.DataFrame([*quiet, *loud]), 0.0)
+    known = laboratory_results.by_family(table, "ad")
     assert [known[family][NAMES[0]].mean for family in "da"] == [1.0, pytest.approx(32 / 3)]
     assert table["diagnosed"].notna().tolist() == [False] * 30 + [True] * 10
     with pytest.raises(InputError, match="found 0: run models of another family"):
-        judged(pd.DataFrame(loud), 0.0)
+        laboratory_results.judged(pd.DataFrame(loud), 0.0)
 
 
 def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
@@ -48,7 +47,7 @@ def test_planted_cases_give_the_confusion_and_the_rates_that_were_planted():
     unusable = {"destroys": False, "mode": READ_OUT_GAP}  # shows where it is planted, and not in its own module
     rows += [case(family, READ_OUT_GAP, 30.0) | unusable | {"module": "C"} for family in "abc"]
     rows += [case("a", FIDELITY, 30.0) | unusable | {"module": "V"}]  # a wrong place
-    table = judged(pd.DataFrame(rows), 2.0)
+    table = laboratory_results.judged(pd.DataFrame(rows), 2.0)
     counts = laboratory_results.confusion(table)
     assert counts.loc["vision tower, destroyed", [QUALITY, laboratory_results.NOTHING]].tolist() == [3, 3]
     assert counts.loc["connector, made unusable", READ_OUT_GAP] == 3
@@ -76,7 +75,7 @@ def test_placements_are_by_shares_of_other_families_and_kinds():
     rows += [edited(parts[0], parts[2], family="a", kind="x")]  # a wrong place
     rows += [edited(parts[0], parts[0], family="a", kind="x") | {"lost": 9.0}]  # too little to count
     rows += [case(family, model=f"{family}{number}") for family in "abc" for number in range(4)]
-    table = judged(pd.DataFrame(rows), 2.0)
+    table = laboratory_results.judged(pd.DataFrame(rows), 2.0)
     table.loc[0, "diagnosed"] = None  # nothing is named, and nothing is placed
     found = laboratory_results.Laboratory(laboratory_results.LaboratoryRun.model_construct(date="d"), table)
     counts = found.placements().set_index("planted in")

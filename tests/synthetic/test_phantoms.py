@@ -22,9 +22,7 @@ from mlprobe_utils.pipeline.laboratory_results import exact_interval
 from mlprobe_utils.synthetic.phantoms import canvas, ct, general, texts, ultrasound, whirlpool, xray
 from mlprobe_utils.synthetic.phantoms import making as command
 from mlprobe_utils.synthetic.phantoms.canvas import ATYPICAL, STREAMS, gap, generator, sign
-from mlprobe_utils.synthetic.phantoms.general import VALUES, captioned_scene, questioned_scene
 from mlprobe_utils.synthetic.phantoms.modalities import MODALITIES, draw, random_parameters
-from mlprobe_utils.synthetic.phantoms.texts import captioned_phantom, medical_sentence, questioned_phantom
 
 SLUGS = ("busi-phantom", "covid19-ct-phantom", "chest-xray-phantom")
 WHIRL = "whirlpool-phantom"
@@ -262,7 +260,7 @@ def test_captions_say_what_the_parameters_show():
 def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality, monkeypatch):
     made = []
     monkeypatch.setattr(texts, "picture", lambda _, own, __, side: made.append(own) or np.zeros((side, side)))
-    _, asked, answers = drawn(questioned_phantom, 480, modality, seed=2, side=32)
+    _, asked, answers = drawn(texts.questioned_phantom, 480, modality, seed=2, side=32)
     for own, question, answer in zip(made[::2], asked[::2], answers[::2], strict=True):
         text = texts.CAPTIONS[modality](own)
         sign, needed = texts.SIGNS[modality][question.removesuffix(texts.YES_OR_NO)]
@@ -281,8 +279,8 @@ def test_questions_agree_with_the_captions_and_no_answer_can_be_guessed(modality
 
 
 def test_shapes_and_their_captions():
-    images, _, said = drawn(captioned_scene, 300, seed=1)
-    of = {name: f"({'|'.join(values)})" for name, values in VALUES.items()}
+    images, _, said = drawn(general.captioned_scene, 300, seed=1)
+    of = {name: f"({'|'.join(values)})" for name, values in general.VALUES.items()}
     pattern = f"(a|two) {of['size']} {of['brightness']} {of['shape']}s? on a {of['background']} background"
     assert all(re.fullmatch(pattern, text) for text in said)
     bright, large = (np.array([word in text for text in said]) for word in ("bright", "large"))
@@ -298,7 +296,7 @@ def test_shapes_and_their_captions():
 def test_questioned_shapes(monkeypatch):
     scenes, draw = [], general.draw
     monkeypatch.setattr(general, "draw", lambda scene, *rest: scenes.append(scene) or draw(scene, *rest))
-    _, asked, answers = drawn(questioned_scene, 300, seed=4)
+    _, asked, answers = drawn(general.questioned_scene, 300, seed=4)
     for scene, question, answer in zip(scenes, asked, answers, strict=True):
         options = re.findall(r"'(\w+)'", question)
         assert answer in options
@@ -315,11 +313,12 @@ def test_questioned_shapes(monkeypatch):
 
 def test_all_training_text_is_of_few_words_and_no_caption_names_an_answer(monkeypatch):
     monkeypatch.setattr(texts, "picture", lambda *given: np.zeros((1, 1)))
-    captions, others = drawn(captioned_scene, 300, seed=0, side=32)[2], list(medical_sentence(i, 0) for i in range(300))
-    others += drawn(questioned_scene, 300, seed=0, side=32)[1:]
+    captions, others = drawn(general.captioned_scene, 300, seed=0, side=32)[2], []
+    others += [texts.medical_sentence(i, 0) for i in range(300)]
+    others += drawn(general.questioned_scene, 300, seed=0, side=32)[1:]
     for modality in MODALITIES:
-        captions += drawn(captioned_phantom, 200, modality, seed=0, side=32)[2]
-        others += drawn(questioned_phantom, 200, modality, seed=0, side=32)[1:]
+        captions += drawn(texts.captioned_phantom, 200, modality, seed=0, side=32)[2]
+        others += drawn(texts.questioned_phantom, 200, modality, seed=0, side=32)[1:]
     assert captions == [caption.lower() for caption in captions]
     assert not {*re.findall("[a-z]+", " ".join(captions))} & OPTIONS
     assert len({*re.findall(r"[\w-]+", " ".join(itertools.chain(captions, *others)))}) < 150

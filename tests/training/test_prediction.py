@@ -83,14 +83,14 @@ def test_a_sliding_window_goes_back_to_the_prompt(image_set, tmp_path, window):
 
 
 @each_family
-def test_images_and_question_are_read_once(tiny, encoder, image_set):
+def test_images_and_question_are_read_once(tiny, encoder, images, inputs):
     vision, words = [], []
     vision_block = tiny.model.get_submodule(tiny.family.vision_blocks)[0]
     decoder_layer = tiny.model.get_submodule(tiny.family.decoder_layers)[0]
     vision_block.register_forward_hook(lambda module, arguments, output: vision.append(module))
     decoder_layer.register_forward_hook(lambda module, arguments, output: words.append(output.shape[1]))
-    answer_batch(tiny, encoder.questions([image_set.pixels(i) for i in range(4)]), encoder, OPTIONS, 1)
-    prompt = encoder.questions([image_set.pixels(3)])["input_ids"].shape[1]
+    answer_batch(tiny, inputs, encoder, OPTIONS, 1)
+    prompt = encoder.questions([images[3]])["input_ids"].shape[1]
     assert len(vision) == 1
     assert words == [prompt, *(len(tokens) for tokens in encoder.answer_tokens(OPTIONS))]
 

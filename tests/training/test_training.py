@@ -40,11 +40,6 @@ def settings_of(**changed) -> TrainingSettings:
 
 
 @pytest.fixture
-def images(image_set):
-    return [image_set.pixels(i) for i in range(4)]
-
-
-@pytest.fixture
 def data(images):
     return Examples(images.__getitem__, [*range(4)], ANSWERS)
 
@@ -310,8 +305,7 @@ def state(loaded) -> tuple[dict, ...]:
 
 
 @each_family
-def test_means_at_the_end_are_the_features_there(tiny, encoder, image_set):
-    inputs = encoder.questions([image_set.pixels(i) for i in range(4)])
+def test_means_at_the_end_are_the_features_there(tiny, inputs):
     expected = features_of(tiny, inputs)[f"{tower_end(tiny).name}/image_mean"]
     torch.testing.assert_close(means_at_end(tiny, inputs).detach(), expected)
 
