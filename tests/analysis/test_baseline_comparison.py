@@ -140,11 +140,8 @@ def test_where_epochs_are_equally_good_something_is_added_and_nothing_is_left():
     truth = found[baselines.APPARENT].mean()
     assert found[baselines.APPARENT].min() > 0
     assert truth > 1
-    assert no_fewer(
-        ((found[f"{baselines.APPARENT}, low"] <= truth) & (truth <= found[f"{baselines.APPARENT}, high"])).sum(),
-        12,
-        0.95,
-    )
+    low, high = (found[f"{baselines.APPARENT}, {end}"] for end in ("low", "high"))
+    assert no_fewer(((low <= truth) & (truth <= high)).sum(), 12, 0.95)
     assert abs(found[baselines.HELD_OUT].mean()) < 3 * found[baselines.HELD_OUT].sem() + 0.1
     assert no_more((found[f"{baselines.HELD_OUT}, low"] > 0).sum(), 12, 0.05)
 

@@ -34,11 +34,7 @@ def of_two_models(own: float, base: float) -> pd.DataFrame:
 def test_a_gain_is_significant_if_it_was_planted(own, expected):
     after, before = of_two_models(own, 0.7), of_two_models(0.7, 0.7).query("run == 0").assign(stage="pretrained")
     both = adaptation.gains(pd.concat([after, before]), [("own", "base")], SETS, "paper")
-    words = [
-        "after fine-tuning: retrained model",
-        "after fine-tuning: fixed model",
-        "before fine-tuning: fixed model",
-    ]
+    words = ["after fine-tuning: retrained model", "after fine-tuning: fixed model", "before fine-tuning: fixed model"]
     assert both["statement"].tolist() == list(np.repeat(words, 3))
     assert both["verdict"].dropna().tolist() == [expected] * 4 + [NEITHER] * 2  # the mean of two is not tested
     table = both[:3]
@@ -122,9 +118,8 @@ def curve(seed: int, of_llm: float = 0.7) -> pd.DataFrame:
 def test_a_change_is_significant_in_the_module_it_was_planted_in():
     rows = {"main": curve(0), "raw": curve(1, of_llm=0.5), "linear": curve(2)}
     changes = probe_settings.setting_changes(rows, SETS, "paper")
-    assert changes[["settings", "module"]].to_numpy().tolist() == [
-        [name, module] for name in ("raw", "linear") for module in "VCL"
-    ]
+    expected = [[name, module] for name in ("raw", "linear") for module in "VCL"]
+    assert changes[["settings", "module"]].to_numpy().tolist() == expected
     significant = changes[changes["p (Holm)"] < 0.05].set_index(["settings", "module"])["change"]
     assert significant.to_dict() == pytest.approx({("raw", "L"): -20}, abs=2)
 

@@ -153,11 +153,8 @@ def test_pretrained_weights_are_timms_or_an_error(monkeypatch):
 
 SELECTION = Selection((), ("busi", "covid19-ct"), "miniature", "paper")
 FEW = {"side": 16, "epochs": 3, "batch_size": 4, "runs": 2, "learning_rate": 0.01}
-FULL, LITTLE = (
-    Variant(library="own", name="s2_mlp", arguments={"width": width, "depth": 1, "patch_size": 4}) for width in (16, 8)
-)
-OF = {"slug": "mine", "name": "Mine", "category": "MLP", "status": "cited", "source": "nobody"}
-CARD = BaselineCard(**OF, full=FULL, small=LITTLE)
+FULL, LITTLE = (of("own", "s2_mlp", width=width, depth=1, patch_size=4) for width in (16, 8))
+CARD = FULL.model_copy(update={"small": LITTLE.full})
 RECIPE = load_protocol("miniature").baselines.model_copy(update=FEW)
 
 

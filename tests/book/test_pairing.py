@@ -78,9 +78,8 @@ def test_two_edits_are_refused_with_both_times_once_others_are_synced_and_one_is
     edit(pair[1], "Notebook")
     os.utime(pair[0], (1e9, 1e9))
     before = [path.read_bytes() for path in pair]
-    with pytest.raises(
-        InputError, match=r"03_probing\.py \(2001-09-09 .*03_probing\.ipynb \(20.* may contain"
-    ) as refused:
+    both = r"03_probing\.py \(2001-09-09 .*03_probing\.ipynb \(20.* may contain"
+    with pytest.raises(InputError, match=both) as refused:
         sync_notebooks()
     assert [path.read_bytes() for path in pair] == before
     assert other.with_suffix(".ipynb").exists()

@@ -16,7 +16,7 @@ from mlprobe_utils.analysis import headlines
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.datasets.image_set import ImageSet
 from mlprobe_utils.evaluation import diagnosis, names
-from mlprobe_utils.evaluation.diagnosis import NAMED, NAMES, RULED_OUT, STATEMENTS, UNDECIDED, Usual
+from mlprobe_utils.evaluation.diagnosis import CONNECTOR, LLM, NAMED, NAMES, RULED_OUT, STATEMENTS, TOWER, Usual
 from mlprobe_utils.evaluation.names import FIDELITY, MODES, OUTPUT, QUALITY, READ_OUT_GAP, VISION_TOWER, placed
 from mlprobe_utils.evaluation.rows import SCHEMA, image_rows, predicted_option
 from mlprobe_utils.pipeline.cards import load_data_card
@@ -28,14 +28,7 @@ from mlprobe_utils.stats.paired import ALPHA, NEITHER
 from mlprobe_utils.stats.resampling import resample
 
 KNOWN = {"m": {statement.name: Usual(3.0, 0.3, 2.0, 60) for statement in STATEMENTS}}
-ON_THE_WAY = (
-    (names.REFERENCE, names.TOWER_START),
-    diagnosis.TOWER,
-    diagnosis.CONNECTOR,
-    diagnosis.LLM,
-    (names.LAST_TOKEN,),
-    (OUTPUT,),
-)
+ON_THE_WAY = ((names.REFERENCE, names.TOWER_START), TOWER, CONNECTOR, LLM, (names.LAST_TOKEN,), (OUTPUT,))
 
 
 def shares(*of: float) -> dict[str, float]:
@@ -59,12 +52,11 @@ def sites(of: dict[str, float]) -> dict[str, np.ndarray]:
 
 
 def judged_of(correct: dict[str, np.ndarray]) -> pd.DataFrame:
-    return diagnosis.verdicts(
-        diagnosis.against_usual(diagnosis.losses(correct, resample(np.arange(400))), KNOWN["m"], 2.0)
-    )
+    lost = diagnosis.losses(correct, resample(np.arange(400)))
+    return diagnosis.verdicts(diagnosis.against_usual(lost, KNOWN["m"], 2.0))
 
 
-@pytest.mark.parametrize("site", [diagnosis.LLM[0], placed(VISION_TOWER), OUTPUT])
+@pytest.mark.parametrize("site", [LLM[0], placed(VISION_TOWER), OUTPUT])
 def test_what_any_later_site_has_by_either_pooling_was_not_lost_before(site):
     judged = judged_of(sites(PLANTED[QUALITY] | {site: 0.9})).set_index("statement")
     assert judged.at[QUALITY, "verdict"] == RULED_OUT
@@ -73,7 +65,7 @@ def test_what_any_later_site_has_by_either_pooling_was_not_lost_before(site):
 
 def test_a_class_that_lies_in_the_places_alone_is_lost_where_the_places_are():
     """The mean knows nothing before and nothing after: only the other pooling can find the loss, and names itself."""
-    means = dict.fromkeys((VISION_TOWER, diagnosis.CONNECTOR[0], names.IMAGE_TOKENS), 0.5)
+    means = dict.fromkeys((VISION_TOWER, CONNECTOR[0], names.IMAGE_TOKENS), 0.5)
     judged = judged_of(sites(PLANTED[FIDELITY] | means)).set_index("statement")
     assert judged.at[FIDELITY, "verdict"] == NAMED
     assert judged.at[FIDELITY, "before"] == placed(VISION_TOWER)
@@ -81,7 +73,7 @@ def test_a_class_that_lies_in_the_places_alone_is_lost_where_the_places_are():
 
 def test_a_verdict_follows_from_the_usual_loss_and_from_how_many_are_made():
     lost = pd.DataFrame({"statement": NAMES[0], "value": [-8.0], "error": [2.0], "band_low": -11.0, "band_high": -5.0})
-    for mean, verdict in ((2, NAMED), (5, UNDECIDED), (15, RULED_OUT)):
+    for mean, verdict in ((2, NAMED), (5, diagnosis.UNDECIDED), (15, RULED_OUT)):
         table = diagnosis.against_usual(lost, {NAMES[0]: Usual(mean, 0.2, 1.0, 60)}, 0.0)
         assert diagnosis.verdicts(table)["verdict"].tolist() == [verdict]
     table = diagnosis.against_usual(lost, {NAMES[0]: Usual(5, 0.2, 1.0, 60)}, 0.0).assign(p=0.001)
@@ -98,12 +90,10 @@ def test_undamaged_models_are_named_as_rarely_as_is_said(image_error, between):
     for _ in range(300):
         true = 3 + generator.normal(0, between, models + 1)
         seen = -(true + generator.normal(0, image_error, models + 1))
-        cases = {
-            f"{column}: {name}": own for name in NAMES for column, own in (("value", seen), ("error", image_error))
-        }
-        known = diagnosis.usual(
-            pd.DataFrame(cases).assign(model=range(models + 1), module=None, collapsed=False).iloc[1:]
-        )
+        columns = {"value": seen, "error": image_error}
+        cases = {f"{column}: {name}": own for name in NAMES for column, own in columns.items()}
+        table = pd.DataFrame(cases).assign(model=range(models + 1), module=None, collapsed=False)
+        known = diagnosis.usual(table.iloc[1:])
         lost = pd.DataFrame({"statement": NAMES[:1], "value": seen[:1], "error": image_error, "band_low": -99.0})
         named.append(diagnosis.against_usual(lost, known, 0.0)["p"].item() < ALPHA)
     assert no_more(sum(named), len(named), 0.05)
@@ -143,7 +133,7 @@ def test_a_loss_that_is_planted_in_rows_is_the_main_mode(mode):
 
 
 def test_no_loss_and_too_few_images_are_two_answers():
-    for images, words, verdict in ((400, report.NOTHING, RULED_OUT), (12, UNDECIDED, UNDECIDED)):
+    for images, words, verdict in ((400, report.NOTHING, RULED_OUT), (12, diagnosis.UNDECIDED, diagnosis.UNDECIDED)):
         judged = diagnosed(planted(None, images), images)
         assert verdict in set(judged["verdict"]) <= {RULED_OUT, verdict}
         assert set(report.in_short(judged)["diagnosis"]) == {words}
@@ -210,7 +200,7 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     named = {"weak": (), "middle": (QUALITY, FIDELITY), "strong": (FIDELITY,)}
     judged = pd.DataFrame(
         {"model": one.slug, "dataset": "d", "stage": "finetuned", "scope": RECIPE, "statement": s.name}
-        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else UNDECIDED}
+        | {"mode": s.mode, "verdict": NAMED if s.mode in named[one.strength] else diagnosis.UNDECIDED}
         | {"value": -20.0, "band_low": -25.0, "band_high": -15.0, "usual": 10.0 * (s.mode != QUALITY)}
         | {"before": s.before[0], "after": s.after[0]}
         for one in damaged
@@ -219,10 +209,7 @@ def test_what_was_diagnosed_stands_beside_what_was_planted():
     judged = report.against_planted(judged, damaged)
     assert judged["planted"].tolist() == [FIDELITY] * 3
     assert judged["detected"].tolist() == ["no", "another mode", "yes"]
-    assert (
-        judged["diagnosis"].iloc[2]
-        == f"{FIDELITY}: 20.0 (15.0 to 25.0), {diagnosis.TOWER[0]} → {diagnosis.CONNECTOR[0]}"
-    )
+    assert judged["diagnosis"].iloc[2] == f"{FIDELITY}: 20.0 (15.0 to 25.0), {TOWER[0]} → {CONNECTOR[0]}"
 
 
 OPTIONS = ["Normal", "Benign", "Malignant"]

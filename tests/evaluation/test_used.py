@@ -6,12 +6,13 @@ import pytest
 
 from mlprobe_utils.analysis import interventions
 from mlprobe_utils.evaluation import used
+from mlprobe_utils.evaluation.used import CUT, MOVED, NOTHING, PAIRS, PUT_BACK, RANKED, TESTED, TWIN
 
 BLOCKS = ["V.00", "V.01", "L.00", "L.01", "L.02", "L.03"]
 LABELS = np.array(["No", "Yes"] * 100)
 
 
-def rows_of(edit: str, point: str, wrong: int | np.ndarray, images: str = used.TESTED, tokens=None) -> pd.DataFrame:
+def rows_of(edit: str, point: str, wrong: int | np.ndarray, images: str = TESTED, tokens=None) -> pd.DataFrame:
     """Answers to 200 images, of which the first `wrong`, or those, are wrong."""
     missed = np.arange(len(LABELS)) < wrong if isinstance(wrong, int) else wrong
     yes = (LABELS == "Yes") ^ missed
@@ -22,10 +23,8 @@ def rows_of(edit: str, point: str, wrong: int | np.ndarray, images: str = used.T
 
 def world(unedited: int, ranked: int | None = None, **skipped: int) -> pd.DataFrame:
     """How many answers are wrong: unedited, as the output layer ranks, and without a block (`V_01=…`)."""
-    frames = [
-        rows_of(used.NOTHING, "", unedited),
-        rows_of(used.RANKED, "L.03", unedited if ranked is None else ranked, tokens="t"),
-    ]
+    ranked = unedited if ranked is None else ranked
+    frames = [rows_of(NOTHING, "", unedited), rows_of(RANKED, "L.03", ranked, tokens="t")]
     wrong = {block: skipped.get(block.replace(".", "_"), unedited) for block in BLOCKS}
     return pd.concat([*frames, *(rows_of(used.SKIPPED, block, own) for block, own in wrong.items())], ignore_index=True)
 
@@ -62,42 +61,36 @@ def test_gains_are_exact_changes_of_the_same_images():
 
 
 def test_a_twin_places_by_the_first_part_that_restores_it():
-    parts, rows = used.PARTS[:-1], [rows_of(used.NOTHING, "", 80), rows_of(used.TWIN, "", 10)]
+    parts, rows = used.PARTS[:-1], [rows_of(NOTHING, "", 80), rows_of(TWIN, "", 10)]
     for restored in range(len(parts) + 1):
-        put = [rows_of(used.PUT_BACK, part, 12 if place >= restored else 78) for place, part in enumerate(parts)]
+        put = [rows_of(PUT_BACK, part, 12 if place >= restored else 78) for place, part in enumerate(parts)]
         assert used.place_by_twin(pd.concat([*rows, *put])) == used.PARTS[restored]
-    assert (
-        used.place_by_twin(pd.concat([rows[0], rows_of(used.TWIN, "", 90), *put])) == used.INCONCLUSIVE
-    )  # it is no better
+    rows[1] = rows_of(TWIN, "", 90)  # it is no better
+    assert used.place_by_twin(pd.concat([*rows, *put])) == used.INCONCLUSIVE
 
 
 def test_effects_count_what_changes_and_what_follows():
     changed = np.arange(len(LABELS)) % 4 < 2  # whole pairs
-    frames = [
-        rows_of(used.NOTHING, "", 100, used.PAIRS),
-        rows_of(used.CUT, "L.01", (np.arange(200) < 100) ^ changed, used.PAIRS, "text"),
-    ]
+    after = (np.arange(200) < 100) ^ changed
+    frames = [rows_of(NOTHING, "", 100, PAIRS), rows_of(CUT, "L.01", after, PAIRS, "text")]
     partner = LABELS.reshape(-1, 2)[:, ::-1].ravel()
-    frames.append(rows_of(used.MOVED, "L.01", np.arange(200) >= 150, used.PAIRS, "image_tokens"))
+    frames.append(rows_of(MOVED, "L.01", np.arange(200) >= 150, PAIRS, "image_tokens"))
     rows = pd.concat(frames).assign(other=lambda own: own["image"].map(dict(enumerate(partner))))
     found = used.effects(rows).set_index("edit")["value"]
-    assert found[used.CUT] == pytest.approx(50.0)  # answers that change, right or wrong
-    assert found[used.MOVED] == pytest.approx(50.0)  # of the 100 that were right, those of 150 on
-    assert found[used.NOTHING] == pytest.approx(50.0)
+    assert found[CUT] == pytest.approx(50.0)  # answers that change, right or wrong
+    assert found[MOVED] == pytest.approx(50.0)  # of the 100 that were right, those of 150 on
+    assert found[NOTHING] == pytest.approx(50.0)
 
 
 def test_the_llm_is_halved_by_its_layers():
     halves = [used.part_of(f"L.{number:02d}", 5) for number in range(5)]
     assert halves == [used.FIRST_HALF] * 3 + [used.SECOND_HALF] * 2
-    assert [used.part_of(point, 5) for point in ("V.07", "C.00", "output")] == [
-        used.VISION_TOWER,
-        used.CONNECTOR,
-        used.OUTPUT,
-    ]
+    parts = {"V.07": used.VISION_TOWER, "C.00": used.CONNECTOR, "output": used.OUTPUT}
+    assert {point: used.part_of(point, 5) for point in parts} == parts
 
 
 STATE = {"model": "m", "dataset": "d", "stage": "finetuned"}
-OF_PAIRS = [(used.CUT, "text"), *((edit, "last_token") for edit in (used.PATCHED, used.MOVED, used.MOVED_AT_RANDOM))]
+OF_PAIRS = [(CUT, "text"), *((edit, "last_token") for edit in (used.PATCHED, MOVED, used.MOVED_AT_RANDOM))]
 
 
 def answers(edit: str, point: str, tokens: str | None, images: str, right: bool) -> pd.DataFrame:
@@ -108,8 +101,8 @@ def answers(edit: str, point: str, tokens: str | None, images: str, right: bool)
 
 def swept(right: bool, **changes: bool) -> pd.DataFrame:
     """Pairs at one layer; `changes`: edits that turn right answers into the partner's."""
-    edits = [answers(edit, "L.00", tokens, used.PAIRS, right != changes.get(edit, False)) for edit, tokens in OF_PAIRS]
-    return interventions.effects(pd.concat([answers(used.NOTHING, "", None, used.PAIRS, right), *edits]))
+    edits = [answers(edit, "L.00", tokens, PAIRS, right != changes.get(edit, False)) for edit, tokens in OF_PAIRS]
+    return interventions.effects(pd.concat([answers(NOTHING, "", None, PAIRS, right), *edits]))
 
 
 def test_layers_and_uses_are_those_whose_edits_change_answers():
@@ -127,13 +120,8 @@ def test_a_model_that_answers_nothing_right_or_alone_has_tables_without_values()
         assert layers[[*STATE]].to_dict("records") == [STATE]
         assert layers["layer"].isna().all()
     assert interventions.uses(found)["use"].isna().all()
-    alone = [
-        answers(used.NOTHING, "", None, used.TESTED, True),
-        answers(used.PUT_BACK, "connector", None, used.TESTED, False),
-    ]
+    alone = [answers(NOTHING, "", None, TESTED, True), answers(PUT_BACK, "connector", None, TESTED, False)]
     assert interventions.restored(interventions.effects(pd.concat(alone))).empty
-    twin = interventions.restored(
-        interventions.effects(pd.concat([*alone, answers(used.TWIN, "", None, used.TESTED, True)]))
-    )
+    twin = interventions.restored(interventions.effects(pd.concat([*alone, answers(TWIN, "", None, TESTED, True)])))
     assert [*twin][3:] == ["nothing", "connector", "the twin itself"]
     assert twin["connector"].item().startswith("0 [0, ")

@@ -63,9 +63,8 @@ class Tab:
 
     def __init__(self, browser: Browser, url: str, *, width: int = 1280, scripts: bool = True):
         self.url = url
-        self.context = browser.new_context(
-            viewport={"width": width, "height": HEIGHT}, java_script_enabled=scripts, reduced_motion="reduce"
-        )
+        settings = {"java_script_enabled": scripts, "reduced_motion": "reduce"}
+        self.context = browser.new_context(viewport={"width": width, "height": HEIGHT}, **settings)
         self.page = self.context.new_page()
         self.page.set_default_timeout(10_000)
         self.requests, self.responses, self.complaints = [], [], []

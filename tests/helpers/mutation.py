@@ -3,7 +3,7 @@
 python tests/helpers/mutation.py [ID ...] [--slow] [--jobs N] [--results FILE]
 
 First run the fast test files that import the mutated module, then all other fast ones, then with --slow the slow tests.
-A test that fails without the fault, too, notices nothing. Exit code 1 if fast tests notice fewer than 55 of the 60, or
+A test that fails without the fault, too, notices nothing. Exit code 1 if fast tests notice fewer than 59 of the 64, or
 not all whose ids are given. Results are kept: a run that was stopped goes on, until package or tests change.
 """
 

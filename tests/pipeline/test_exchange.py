@@ -38,9 +38,8 @@ def exported(outputs, own_cards, monkeypatch):
     with artefacts.artefact(probes.folder, probes.made_from()) as place:
         pd.DataFrame({"model": [MODEL] * 2, "image": ["a", "b"]}).to_parquet(place / "probes.parquet")
     images = SimpleNamespace(card=SimpleNamespace(slug=DATASET), data_hash="images")
-    own = SimpleNamespace(
-        image_set=images, of_pipeline=lambda: [adapter, controls, probes], of_discussion=lambda card: []
-    )
+    made = [adapter, controls, probes]
+    own = SimpleNamespace(image_set=images, of_pipeline=lambda: made, of_discussion=lambda card: [])
     monkeypatch.setattr(exchange, "places", lambda *of: [own])
     monkeypatch.setattr(exchange, "load_image_set", lambda slug, protocol: images)
     export_results(MODEL, **OF_RUN, file=(file := outputs.parent / "theirs.results.zip"))

@@ -199,9 +199,7 @@ def test_seeds_are_of_both_stages_and_a_probe_of_both_files_is_one(whole):
     rows, curves = results.seed_rows(ONE), results.probe_rows(ONE)
     SCHEMA.validate(rows)
     assert set(rows["split"]) == {"test"}
-    ends = rows[
-        rows["point"].isin(["V.03", "C.01", "L.02"]) | ((rows["point"] == "V.00") & (rows["pooling"] == PLACES))
-    ]
+    ends = rows.query("point in ('V.03', 'C.01', 'L.02') or point == 'V.00' and pooling == @PLACES")
     pd.testing.assert_frame_equal(results.end_rows(ONE), ends.reset_index(drop=True))
     states = rows[["stage", "run", "seed"]].drop_duplicates().fillna({"run": -1}).to_numpy().tolist()
     both = (("finetuned", names.CONTROL_RUN), ("pretrained", -1))

@@ -39,11 +39,8 @@ def test_of_clusters_it_is_the_share_of_all_exchanges(seed, count, seeds):
     clusters = np.concatenate([np.arange(count), rng.integers(0, count, 8)])
     before, after = (rng.random((seeds, 1, len(clusters))) < share for share in (0.5, 0.7))
     totals = [int((after.astype(int) - before)[:, :, clusters == cluster].sum()) for cluster in range(count)]
-    sums = [
-        abs(sum(s * d for s, d in zip(signs, totals, strict=True)))
-        for signs in itertools.product((-1, 1), repeat=count)
-    ]
-    assert sign_flip_p(before, after, clusters)[0] == pytest.approx(np.mean(np.array(sums) >= abs(sum(totals))))
+    sums = np.array([*itertools.product((-1, 1), repeat=count)]) @ totals
+    assert sign_flip_p(before, after, clusters)[0] == pytest.approx(np.mean(np.abs(sums) >= abs(sum(totals))))
 
 
 def test_a_table_of_comparisons_is_corrected_for_its_number_and_has_verdicts():
