@@ -58,17 +58,13 @@ def signature(name: str, node: Described, classes: Mapping[str, ast.ClassDef]) -
     if isinstance(node, ast.ClassDef):
         bases = [classes[base.id] for base in node.bases if getattr(base, "id", "") in classes]
         own = [field for each in (*bases, node) for field in each.body if isinstance(field, ast.AnnAssign)]
-        arguments = [re.sub(r"field\(default_factory=(\w+)\)", r"\1()", ast.unparse(field)) for field in own]
-        arguments = [
-            argument for argument in arguments if "init=False" not in argument and not argument.startswith("_")
-        ]
-        returns = ""
+        fields = [re.sub(r"field\(default_factory=(\w+)\)", r"\1()", ast.unparse(field)) for field in own]
+        arguments, returns = [own for own in fields if "init=False" not in own and not own.startswith("_")], ""
     else:
         given, returns = node.args, f" -> {ast.unparse(node.returns)}" if node.returns else ""
         defaults = [None] * (len(given.args) - len(given.defaults)) + given.defaults
-        arguments = [
-            argument(*own) for own in zip(given.args, defaults, strict=True) if own[0].arg not in ("cls", "self")
-        ]
+        named = [own for own in zip(given.args, defaults, strict=True) if own[0].arg not in ("cls", "self")]
+        arguments = [argument(*own) for own in named]
         arguments += ["*"] if given.kwonlyargs else []
         arguments += [argument(*own) for own in zip(given.kwonlyargs, given.kw_defaults, strict=True)]
         arguments += [f"**{given.kwarg.arg}"] if given.kwarg else []

@@ -39,9 +39,8 @@ def slow_reference(tiny, inputs) -> dict[str, torch.Tensor]:
 
 def sketched(state: torch.Tensor) -> torch.Tensor:
     """A token's channels added to few sums."""
-    return (
-        state if len(state) <= NUMBERS else sum(own * to for own, to in zip(state, projection(len(state)), strict=True))
-    )
+    few = len(state) <= NUMBERS
+    return state if few else sum(own * to for own, to in zip(state, projection(len(state)), strict=True))
 
 
 def vision_states(model, inputs) -> list[torch.Tensor]:

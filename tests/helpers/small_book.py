@@ -67,16 +67,11 @@ class SmallBook:
         given = {"datasets": self.dataset, "data": self.data} | arguments
         options = [[f"--{name.replace('_', '-')}", str(value)] for name, value in given.items() if value]
         options = [text for option in options for text in option if text != "True"]
-        return subprocess.Popen(
-            [sys.executable, "-m", "mlprobe_utils", "book", "--models", *self.models, *options],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            # as from a terminal: what a shell starts in the background ignores Ctrl-C, and so would all below it
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        command = [sys.executable, "-m", "mlprobe_utils", "book", "--models", *self.models, *options]
+        how = {"env": self.environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        # as from a terminal: what a shell starts in the background ignores Ctrl-C, and so would all below it
+        how |= {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        return subprocess.Popen(command, **how)
 
     def make(self, **arguments) -> tuple[int, str]:
         """Runs it to its end; exit code and what it printed."""

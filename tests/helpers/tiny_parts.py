@@ -32,11 +32,8 @@ ARCHITECTURE = Architecture(
 )
 FAMILY_NAMES = [*FAMILIES]
 each_family = pytest.mark.parametrize("family", FAMILY_NAMES, indirect=True)  # whatever of `tiny` a test uses
-each_family_in_time = pytest.mark.parametrize(  # where a test takes seconds: the others with the slow ones
-    "family",
-    [pytest.param(name, marks=() if name == "qwen2_5_vl" else pytest.mark.slow) for name in FAMILY_NAMES],
-    indirect=True,
-)
+IN_TIME = [pytest.param(name, marks=() if name == "qwen2_5_vl" else pytest.mark.slow) for name in FAMILY_NAMES]
+each_family_in_time = pytest.mark.parametrize("family", IN_TIME, indirect=True)  # where one takes seconds
 
 
 def each_family_with(names: str, *values):
@@ -159,20 +156,15 @@ def make_image_set(
     folder: Path, count: int = 12, dataset: str = "busi", validation: int = 2, test: int = 2
 ) -> ImageSet:
     """An image set of noise in four sizes; the class sets the brightness, the last images validate and test."""
-    card = load_data_card(dataset)
-    rng = np.random.default_rng(0)
-    rows, offset = [], 0
-    with open(folder / "pixels.bin", "wb") as file:
-        for i in range(count):
-            height, width = SIZES[i % len(SIZES)]
-            kind = i % len(card.classes)
-            pixels = rng.integers(kind * 60, kind * 60 + 90, (height, width, 3), dtype=np.uint8)
-            file.write(pixels.tobytes())
-            split = "train" if i < count - test - validation else "validation" if i < count - test else "test"
-            facts = {"image": f"image-{i:02d}.png", "mode": "RGB", "format": "PNG", "extension": ".png"}
-            facts |= {"label": card.classes[kind].name, "option": card.classes[kind].option}
-            facts |= {"patient": None, "duplicate_group": None, "split_paper": split, "split_clean": split}
-            facts |= {"offset": offset, "stored_height": height, "stored_width": width}
-            rows.append(facts | {"width": width, "height": height, "bytes": pixels.size})
-            offset += pixels.size
-    return ImageSet(card, pd.DataFrame(rows), hash_of(rows), {}, folder)
+    card, rng = load_data_card(dataset), np.random.default_rng(0)
+    kinds, sizes = np.arange(count) % len(card.classes), np.resize(SIZES, (count, 2))
+    parts = ["train"] * (count - test - validation) + ["validation"] * validation + ["test"] * test
+    drawn = [rng.integers(60 * k, 60 * k + 90, (*own, 3), dtype=np.uint8) for k, own in zip(kinds, sizes, strict=True)]
+    (folder / "pixels.bin").write_bytes(b"".join(pixels.tobytes() for pixels in drawn))
+    table = pd.DataFrame({"image": [f"image-{i:02d}.png" for i in range(count)], "mode": "RGB", "format": "PNG"})
+    table = table.assign(extension=".png", patient=None, duplicate_group=None, split_paper=parts, split_clean=parts)
+    table["label"], table["option"] = zip(*((card.classes[k].name, card.classes[k].option) for k in kinds), strict=True)
+    table[["height", "width"]] = table[["stored_height", "stored_width"]] = sizes
+    table["bytes"] = [pixels.size for pixels in drawn]
+    table["offset"] = table["bytes"].cumsum() - table["bytes"]
+    return ImageSet(card, table, hash_of(table.to_dict("records")), {}, folder)
