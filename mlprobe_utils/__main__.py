@@ -49,40 +49,63 @@ def heavy(module: str, threads: int):
     return found
 
 
-def on_data_sets(name: str, help: str, runs: str, *arguments: Argument) -> None:
-    """Registers a command that works on several data sets. `runs` names the module and its function, which takes `of`,
-    data sets, protocol, split rule, and what `arguments`, of which `of` is the first, add."""
+def calls(name: str, help: str, function: str, *arguments: Argument) -> None:
+    """Registers a command that calls a function, of which the module is named too, with the arguments by their names;
+    with THREADS among these it trains or runs models."""
 
-    def run(of, datasets: list[str], protocol: str, split_rule: str, threads: int, **more) -> None:
-        module, _, function = runs.rpartition(".")
-        getattr(heavy(module, threads), function)(of, datasets, protocol, split_rule, **more)
+    def run(threads: int | None = None, **given) -> None:
+        module, _, wanted = function.rpartition(".")
+        found = import_module(f"mlprobe_utils.{module}") if threads is None else heavy(module, threads)
+        getattr(found, wanted)(**given)
 
-    COMMANDS[name] = help, (*arguments, *DATA, THREADS), run
+    COMMANDS[name] = help, arguments, run
 
 
 PROTOCOL = argument("--protocol", default="miniature", help="slug of a protocol in data/protocols")
 SPLIT = argument("--split", dest="split_rule", default="paper", choices=SPLIT_RULES, help="the split rule")
-DATA = (argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets"), PROTOCOL, SPLIT)
 THREADS = argument("--threads", type=int, default=1, help="torch threads")
-MODEL = argument("of", metavar="model", help="slug of a model card in data/models")
-MODELS = argument("of", metavar="model", nargs="+", help="slugs of model cards")
-BASELINES = argument("of", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
+DATASETS = argument("--datasets", nargs="+", required=True, help="slugs of data cards in data/datasets")
+DATA = (DATASETS, PROTOCOL, SPLIT, THREADS)
+MODEL = argument("model", help="slug of a model card in data/models")
+MODELS = argument("models", metavar="model", nargs="+", help="slugs of model cards")
+BASELINES = argument("baselines", metavar="baseline", nargs="+", help="slugs of cards in data/baselines")
 DISCUSSIONS = argument("--discussions", nargs="*", help="slugs of cards in data/discussions; default: all")
 PLANTED = argument("--planted", nargs="+", help="slugs of phantom sets on which faults are planted in the model")
 FILE = argument("--file", type=Path, help="output file; default: <model>.results.zip")
 UNDAMAGED = argument("--undamaged", action="store_true", help="plant no fault")
 
 WHOLE = "fine-tunes a model and probes it before and after; on request with discussions and planted faults"
-on_data_sets("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED)
-on_data_sets("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES)
+calls("model", WHOLE, "synthetic.faults.planting.run_whole_model", MODEL, DISCUSSIONS, PLANTED, *DATA)
+calls("baselines", "trains traditional classifiers", "baselines.training.run_baselines", BASELINES, *DATA)
 CASES = "computes a model's cases for the fault-injection benchmark"
-on_data_sets("trial", CASES, "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED)
+calls("trial", CASES, "synthetic.faults.planting.run_trial", MODEL, UNDAMAGED, *DATA)
 JUDGED = "evaluates the cases of `trial`: how often the diagnosis is correct"
-on_data_sets("laboratory", JUDGED, "synthetic.faults.planting.write_confusion", MODELS)
+calls("laboratory", JUDGED, "synthetic.faults.planting.write_confusion", MODELS, *DATA)
 EXPORTED = "writes a model's results to one file, without images and weights, for others to put into MODELS"
-on_data_sets("export", EXPORTED, "pipeline.exchange.export_results", MODEL, FILE)
+calls("export", EXPORTED, "pipeline.exchange.export_results", MODEL, FILE, *DATA)
 FITS = "checks that imported results match the protocol and images here"
-on_data_sets("fits", FITS, "pipeline.exchange.check_imported", MODEL)
+calls("fits", FITS, "pipeline.exchange.check_imported", MODEL, *DATA)
+calls(
+    "chapter",
+    "executes a notebook of the book with papermill",
+    "book.run_chapter.run_chapter",
+    argument("name", metavar="notebook", help="its name in notebooks/, without suffix"),
+    argument("output", type=Path, help="the executed notebook"),
+    argument("--parameters", type=json.loads, default={}, help="JSON object"),
+)
+calls(
+    "notebooks",
+    "synchronises the scripts in notebooks/ with their notebooks: the changed one updates the other",
+    "book.pairing.sync_notebooks",
+    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="if both changed, keep this one"),
+)
+calls(
+    "card",
+    "inspects a folder of images and writes a data card to data/datasets/",
+    "pipeline.images.propose_card",
+    argument("folder", type=Path, help="a folder, a zip or a .npz of images"),
+    argument("--slug", help="name of the card; default: the folder's"),
+)
 
 
 @command(
@@ -133,28 +156,6 @@ def pages(run: dict, jobs: int) -> None:
 
 
 @command(
-    "executes a notebook of the book with papermill",
-    argument("notebook", help="its name in notebooks/, without suffix"),
-    argument("output", type=Path, help="the executed notebook"),
-    argument("--parameters", type=json.loads, default={}, help="JSON object"),
-)
-def chapter(notebook: str, output: Path, parameters: dict) -> None:
-    from mlprobe_utils.book.run_chapter import run_chapter
-
-    run_chapter(notebook, parameters, output)
-
-
-@command(
-    "synchronises the scripts in notebooks/ with their notebooks: the changed one updates the other",
-    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="if both changed, keep this one"),
-)
-def notebooks(keep: list[Path]) -> None:
-    from mlprobe_utils.book.pairing import sync_notebooks
-
-    sync_notebooks(keep)
-
-
-@command(
     "prepares image sets: draws the synthetic ones, writes manifests and working copies",
     argument("slugs", nargs="+", help="data cards in data/datasets"),
     argument("--protocol", required=True, help="protocol in data/protocols"),
@@ -171,17 +172,6 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
                 make(slug)
         with step(slug, "manifest"):
             build_manifest(slug, protocol, data)
-
-
-@command(
-    "inspects a folder of images and writes a data card to data/datasets/",
-    argument("folder", type=Path, help="a folder, a zip or a .npz of images"),
-    argument("--slug", help="name of the card; default: the folder's"),
-)
-def card(folder: Path, slug: str | None) -> None:
-    from mlprobe_utils.pipeline.images import propose_card
-
-    print(propose_card(folder, slug))
 
 
 @command(

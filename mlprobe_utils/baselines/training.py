@@ -37,13 +37,13 @@ EVALUATED = ("validation", "test")
 FROM_RECIPE = ("learning_rate", "epochs", "batch_size", "warmup_ratio", "weight_decay", "max_gradient_norm")
 
 
-def run_baselines(baselines: list[str], datasets: list[str], protocol_slug: str, split_rule: str) -> None:
+def run_baselines(baselines: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
     """Makes every baseline's artefact on each data set where it is missing or stale; errors as `build` and `train`."""
-    protocol = load_protocol(protocol_slug)
+    recipes = load_protocol(protocol)
     for card in map(load_baseline, baselines):
         for dataset in datasets:
             with step(card.slug, dataset, STEP):
-                make_epochs(card, protocol, load_image_set(dataset, protocol_slug), split_rule)
+                make_epochs(card, recipes, load_image_set(dataset, protocol), split_rule)
 
 
 def make_epochs(card: BaselineCard, protocol: Protocol, image_set: ImageSet, split_rule: str) -> None:

@@ -118,9 +118,7 @@ class Baselines(Part):
     side: Count = Field(description="pixels of the square input")
     crop_from: Rate = Field(description="minimum area share of random crops in training; 1: no crops")
     flip: Annotated[float, Field(ge=0, le=1)] = Field(description="probability of mirroring a training image")
-    shorter_side: Count | None = Field(
-        description="other images are reduced to this before their centre crop; null: no crop"
-    )
+    shorter_side: Count | None = Field(description="others are reduced to this before a centre crop; null: no crop")
     learning_rate: Rate = Field(description="peak rate of AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(description="of AdamW; 0: Adam")
     warmup_ratio: Fraction = Field(description="share of the steps with a rising rate; a cosine decay follows")
@@ -248,13 +246,14 @@ def _problem(card_class: type[BaseModel], problem: dict) -> str:
     return f"unknown key '{place}'" + (f", did you mean '{near[0]}'?" if near else f"; known: {', '.join(fields)}")
 
 
+def _files(card_class: type[Card]) -> dict[str, Path]:
+    """Slug -> file, of a class of cards: in data/, and of models whose results were imported in outputs/."""
+    folders = [CARDS / card_class.folder, *([artefacts.OUTPUTS / IMPORTED] if card_class is ModelCard else [])]
+    return {path.stem: path for folder in folders for path in folder.glob("*.yml")}
+
+
 def slugs(card_class: type[Card]) -> list[str]:
-    return sorted(path.stem for folder in _folders(card_class) for path in folder.glob("*.yml"))
-
-
-def _folders(card_class: type[Card]) -> list[Path]:
-    """Where cards of a class are: in data/, and of models whose results were imported in outputs/."""
-    return [CARDS / card_class.folder, *([artefacts.OUTPUTS / IMPORTED] if card_class is ModelCard else [])]
+    return sorted(_files(card_class))
 
 
 def imported(slug: str) -> dict | None:
@@ -272,8 +271,7 @@ def check_named(card_class: type[Card], named: Iterable[str], mend: str) -> None
 
 
 def card_path(card_class: type[Card], slug: str) -> Path:
-    own, *others = (folder / f"{slug}.yml" for folder in _folders(card_class))
-    return next((path for path in others if path.is_file()), own)
+    return _files(card_class).get(slug, CARDS / card_class.folder / f"{slug}.yml")
 
 
 @functools.cache

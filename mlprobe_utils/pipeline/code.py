@@ -29,9 +29,9 @@ def code_files(start: str | Path) -> tuple[Path, ...]:
 
 
 @functools.cache
-def code_hash(*modules: str) -> str:
-    """Hash of the files of some modules and of all that they import, at the first call: what an open kernel runs on."""
-    return files_hash({path for module in modules for path in code_files(module)})
+def code_hash(module: str) -> str:
+    """Hash of the files of a module and of all that it imports, at the first call: what an open kernel runs on."""
+    return files_hash(code_files(module))
 
 
 def files_hash(paths: Iterable[Path]) -> str:

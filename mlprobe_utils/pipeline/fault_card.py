@@ -1,5 +1,6 @@
 """Planted faults: their cards and that of the trial, and the damaged models that data/book.yml names."""
 
+import itertools
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -155,6 +156,8 @@ class DamagedModel:
     fault: Fault
     strength: str  # in a word
     points_lost: float
+    is_strongest: bool = False
+    is_edited: bool = False  # whether its states are (`synthetic.editing`)
 
     @property
     def slug(self) -> str:
@@ -169,26 +172,16 @@ class DamagedModel:
     def name(self) -> str:
         return f"{self.fault.name} ({self.strength})"
 
-    @property
-    def is_strongest(self) -> bool:
-        return self.points_lost == max(load_book().planted_faults.strengths.values())
-
-    @property
-    def is_edited(self) -> bool:
-        """Whether its states are edited (`synthetic.editing`)."""
-        return self.is_strongest and self.fault.slug in load_book().planted_faults.edited
-
-    @property
-    def mode(self) -> str:
-        return self.fault.expected
-
 
 def damaged_models(models: Container[str]) -> list[DamagedModel]:
     """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one."""
-    planted = load_book().planted_faults
+    planted, found = load_book().planted_faults, []
     strengths = sorted(planted.strengths.items(), key=lambda item: item[1])
-    faults = book_faults() if planted.model in models else []
-    return [DamagedModel(planted.model, fault, word, points) for fault in faults for word, points in strengths]
+    for fault, (word, points) in itertools.product(book_faults() if planted.model in models else (), strengths):
+        strongest = points == strengths[-1][1]
+        edited = strongest and fault.slug in planted.edited
+        found.append(DamagedModel(planted.model, fault, word, points, strongest, edited))
+    return found
 
 
 def damaged_selection(selection: Selection) -> Selection:

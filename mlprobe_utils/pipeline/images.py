@@ -93,8 +93,8 @@ def _read(folder: Path, content: str) -> tuple[pd.DataFrame, dict, dict]:
     return rows, identity, json.loads((folder / "report.json").read_text())
 
 
-def propose_card(folder: Path, slug: str | None) -> str:
-    """Writes data/datasets/SLUG.yml (None: the folder's name) for a folder of images, if there is none; its text."""
+def propose_card(folder: Path, slug: str | None) -> None:
+    """Writes and prints data/datasets/SLUG.yml (None: the folder's name) for a folder of images, if there is none."""
     from mlprobe_utils.datasets.folders import list_images  # which imports what no page needs
 
     folder = folder.expanduser().resolve()
@@ -124,7 +124,7 @@ def propose_card(folder: Path, slug: str | None) -> str:
     text = "".join(f"# {name}: {value}\n" for name, value in found.items())
     text += yaml.safe_dump(content | ({"leave_out": masks} if masks else {}), allow_unicode=True, sort_keys=False)
     cards.write_card(DataCard, path, text)
-    return text
+    print(text)
 
 
 def _counted(values: pd.Series) -> str:

@@ -71,7 +71,7 @@ def jobs_of(
         protocol, sets = load_protocol(run.protocol), [load_image_set(slug, run.protocol) for slug in run.datasets]
         return (baseline_artefact(card, protocol, one, run.split_rule) for card in baselines for one in sets)
 
-    command = ("baselines", *(card.slug for card in baselines), *_options(run))
+    command = ("baselines", *(card.slug for card in baselines), *run.options)
     after = tuple(job for job in before if job.kind == "manifest")
     steps = (BASELINES,) * len(baselines) * len(run.datasets)
     return [*found, Job("baselines", "all", command, after, _due(trained), steps)]
@@ -85,7 +85,7 @@ def laboratory_jobs(run: Run) -> list[Job]:
     before = upstream_jobs(run, run.datasets)
     bases = [slug for own in lineages(run.models).values() for slug in own]
     trials = [trial_job(run, slug, before, slug in run.models) for slug in dict.fromkeys([*run.models, *bases])]
-    command = ("laboratory", *(job.name for job in trials), *_options(run))
+    command = ("laboratory", *(job.name for job in trials), *run.options)
     return [*before, *trials, Job("laboratory", "all", command, tuple(trials), lambda: ["cases"], ("laboratory",))]
 
 
@@ -111,7 +111,7 @@ def upstream_jobs(run: Run, datasets: Iterable[str]) -> list[Job]:
 def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussion], planted: tuple[str, ...]) -> Job:
     """What is made of a model on the data sets of a run, with its discussions, and faults on the sets `planted`."""
     if imported(model):  # its results are there: it is checked that they are of this run
-        command, of_run = ("fits", model, *_options(run)), (run.datasets, run.protocol, run.split_rule)
+        command, of_run = ("fits", model, *run.options), (run.datasets, run.protocol, run.split_rule)
         return Job("model", model, command, _read_by(model, before), lambda: check_imported(model, *of_run) or [])
     datasets = list(dict.fromkeys([*run.datasets, *planted]))
 
@@ -126,7 +126,7 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
     steps = STEPS * len(datasets) + (CALIBRATED, PLANTED) * len(planted)
     steps += tuple(REPLICATED for slug in datasets if load_data_card(slug).synthetic)
     steps += tuple(card.slug for card in cards for _ in discussed_on(card, run.datasets))
-    command = ("model", model, *_options(run), *(["--discussions", *(card.slug for card in cards)] if cards else []))
+    command = ("model", model, *run.options, *(["--discussions", *(card.slug for card in cards)] if cards else []))
     command += ("--planted", *planted) if planted else ()
     return Job("model", model, command, _read_by(model, before), _due(artefacts), steps)
 
@@ -134,16 +134,12 @@ def model_job(run: Run, model: str, before: Iterable[Job], cards: list[Discussio
 def trial_job(run: Run, model: str, before: Iterable[Job], damaged: bool) -> Job:
     of_run = model, list(run.datasets), run.protocol, run.split_rule
     own = _due(lambda: chain.from_iterable(place.of_trial(damaged) for place in places(*of_run)))
-    command = ("trial", model, *_options(run), *([] if damaged else ["--undamaged"]))
+    command = ("trial", model, *run.options, *([] if damaged else ["--undamaged"]))
     return Job("trial", model, command, _read_by(model, before), own, TRIAL_STEPS * len(run.datasets))
 
 
 def _due(artefacts: Callable[[], Iterable[Artefact]]) -> Callable[[], list[str]]:
     return lambda: [from_outputs(one.folder) for one in stale(artefacts())]
-
-
-def _options(run: Run) -> tuple[str, ...]:
-    return ("--datasets", *run.datasets, "--protocol", run.protocol, "--split", run.split_rule)
 
 
 def _read_by(model: str, before: Iterable[Job]) -> tuple[Job, ...]:

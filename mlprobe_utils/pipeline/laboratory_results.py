@@ -16,8 +16,8 @@ from scipy.stats import binomtest
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.common.files import atomic_write, file_hash, hash_of
 from mlprobe_utils.common.settings import Words
-from mlprobe_utils.evaluation import used
-from mlprobe_utils.evaluation.diagnosis import NAMES, STATEMENTS, WITH_PLACE, Usual, against_usual, main_first, usual
+from mlprobe_utils.evaluation import diagnosis, used
+from mlprobe_utils.evaluation.diagnosis import NAMES, STATEMENTS, Usual
 from mlprobe_utils.evaluation.names import MODES
 from mlprobe_utils.evaluation.points import ANSWER, MODULES
 from mlprobe_utils.evaluation.used import CONNECTOR, INCONCLUSIVE, Shares
@@ -87,7 +87,7 @@ class Laboratory:
             (PLACED_RIGHT, strong & destroyed, right),
             (PLACED_SMALLER, damaged & destroyed & ~strong, right),
             (DETECTED, strong & ~destroyed, cases["diagnosed"].notna()),
-            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(WITH_PLACE) & ~right),
+            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(diagnosis.WITH_PLACE) & ~right),
             (FALSE_ALARMS, ~damaged & ~collapsed, cases["diagnosed"].notna()),
             (COLLAPSED, ~damaged & collapsed, cases["diagnosed"].notna()),
         ):
@@ -112,7 +112,7 @@ class Laboratory:
         """The shares set on kept-but-unusable faults of other families, and of other kinds than `kind`: with them the
         most are placed right, and of as many the fewest wrong, of those that misplace few."""
         cases = self.cases
-        used_for = _unusable(cases) & (cases["family"] != family) & (cases["kind"] != kind)
+        used_for = _costly(cases, False) & (cases["family"] != family) & (cases["kind"] != kind)
         truth, rates = cases.loc[used_for, "part"], {}
         for shares, places in self._places.items():
             own = places[used_for]
@@ -150,7 +150,7 @@ class Laboratory:
 
     def _judged(self, twin: bool, destroys: bool) -> pd.DataFrame:
         """The cases of `placements`, with `placed`. Where the diagnosis detects nothing, nothing is located."""
-        own = self.cases[_strong_enough(self.cases) & (self.cases["destroys"].astype("boolean") == destroys)]
+        own = self.cases[_costly(self.cases, destroys)]
         if twin:
             return own.assign(placed=own["by twin"])
         folds = {fold: self.share(*fold) for fold in {*zip(own["family"], own["kind"], strict=True)}}
@@ -163,8 +163,8 @@ class Laboratory:
         run, cases, damaged = self.run, self.cases, int(self.cases["module"].notna().sum())
         text = f"Fault-injection benchmark of {run.date} (commit {run.commit}; {damaged} damaged and "
         text += f"{len(cases) - damaged} undamaged cases of {cases['model'].nunique()} miniatures): "
-        form = "{0.what} in {0.counted} of {0.cases} ({0.share:.0f} %, exact 95 % interval {0.low:.0f} to {0.high:.0f})"
-        text += "; ".join(map(form.format, self.rates[self.rates["of"] == "all"].itertuples()))
+        rates = self.rates[self.rates["of"] == "all"].itertuples()
+        text += "; ".join(_counted(f"{rate.what} in", rate.counted, rate.cases) for rate in rates)
         return f"{text}." if run.cards == cards_hash() else f"{text}. {CHANGED}"
 
 
@@ -185,12 +185,9 @@ def _placed(case: pd.Series, shares: Shares) -> str:
     return used.place(parts, case["decodable"] - case["answered"], shares)[0]
 
 
-def _strong_enough(cases: pd.DataFrame) -> pd.Series:
-    return cases["module"].notna() & (cases["lost"] >= LEAST_LOST)
-
-
-def _unusable(cases: pd.DataFrame) -> pd.Series:
-    return _strong_enough(cases) & ~cases["destroys"].fillna(False).astype(bool)
+def _costly(cases: pd.DataFrame, destroys: bool) -> pd.Series:
+    """Which cases lose enough by a fault that destroys the class, or keeps it."""
+    return (cases["destroys"].astype("boolean") == destroys).fillna(False) & (cases["lost"] >= LEAST_LOST)
 
 
 def _counted(name: str, hit: int, of: int) -> str:
@@ -198,14 +195,9 @@ def _counted(name: str, hit: int, of: int) -> str:
     return f"{name} {hit} of {of} ({100 * hit / of:.0f} %, exact 95 % interval {low:.0f} to {high:.0f})"
 
 
-def flat(lost: pd.DataFrame) -> dict[str, float]:
-    """The `diagnosis.losses` of one case as columns of a table of cases, `value: <statement>` and so on."""
-    return {f"{column}: {row['statement']}": row[column] for _, row in lost.iterrows() for column in LOSS}
-
-
 def by_family(cases: pd.DataFrame, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
     """`Laboratory.usual`."""
-    return {family: usual(cases[cases["family"] != family]) for family in families}
+    return {family: diagnosis.usual(cases[cases["family"] != family]) for family in families}
 
 
 def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
@@ -217,11 +209,11 @@ def judged(cases: pd.DataFrame, least: float) -> pd.DataFrame:
         for statement in STATEMENTS:
             lost = {column: own[f"{column}: {statement.name}"] for column in LOSS}
             lost = pd.DataFrame(lost | {"statement": statement.name, "mode": statement.mode})
-            frames.append(against_usual(lost, known, least))
+            frames.append(diagnosis.against_usual(lost, known, least))
     table = pd.concat(frames).rename_axis("case").reset_index()
     named = table[table["p"] * len(STATEMENTS) < ALPHA]
     modes = named.groupby("case")["mode"].agg(lambda modes: "; ".join(dict.fromkeys(modes)))
-    main = main_first(named).groupby("case")["mode"].first()
+    main = diagnosis.main_first(named).groupby("case")["mode"].first()
     return cases.assign(detected=modes.astype(object), diagnosed=main.astype(object))
 
 
@@ -262,7 +254,7 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     planted = (table["module"].map(MODULES | {ANSWER: ANSWER}) + ", " + sort).fillna(NOTHING).rename("planted")
     counts = pd.crosstab(planted, table["diagnosed"].fillna(NOTHING)).rename_axis(columns="diagnosed")
     rows = [f"{module}, {how}" for module in (*MODULES.values(), ANSWER) for how in ("destroyed", "made unusable")]
-    counts = counts.reindex(index=[*rows, NOTHING], columns=[*MODES, NOTHING], fill_value=0)
+    counts = counts.reindex(index=[*rows, NOTHING], columns=[*diagnosis.MODES, NOTHING], fill_value=0)
     return counts[counts.sum(axis=1) > 0]
 
 

@@ -18,14 +18,14 @@ from mlprobe_utils.evaluation import names
 from mlprobe_utils.evaluation.names import CONTROL_RUN, CONTROL_TASK, MEMORISATION, RANDOM_WEIGHTS, TEXT_ONLY
 from mlprobe_utils.evaluation.points import MODULES, PLACES, POOLINGS
 from mlprobe_utils.evaluation.question import OWN_PROMPT
-from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, write_rows
 from mlprobe_utils.models.encoding import Encoder, Questions, Reworded
 from mlprobe_utils.pipeline.artefacts import read_rows
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT
 from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, variants
-from mlprobe_utils.pipeline.work import Work, make
+from mlprobe_utils.pipeline.work import Work, make, makes
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
@@ -48,37 +48,25 @@ def make_model(everything: list[Work]) -> None:
             action(work)
 
 
-def make_random_features(work: Work) -> None:
+@makes(Work.random_features)
+def make_random_features(work: Work, folder: Path) -> None:
     """Features of the model with random weights, once for all models of its shape."""
-
-    def fill(folder: Path) -> None:
-        write_features(work.random, work.questions, list(work.images().index), work.protocol.extraction, folder)
-
-    make(work.random_features(), fill)
+    write_features(work.random, work.questions, list(work.images().index), work.protocol.extraction, folder)
 
 
-def make_adapters(work: Work) -> None:
+@makes(Work.adapter, each=Work.runs)
+def make_adapters(work: Work, run: int, folder: Path) -> None:
     recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision})
-
-    def fill(run: int, folder: Path) -> None:
-        train_adapter(work.loaded, work.questions, work.images("train", "validation"), recipe, run, folder)
-        if sharded():
-            work.forget()
-
-    for run in work.runs():
-        make(work.adapter(run), partial(fill, run))
+    train_adapter(work.loaded, work.questions, work.images("train", "validation"), recipe, run, folder)
+    if sharded():
+        work.forget()
 
 
-def make_predictions(work: Work) -> None:
-    images = work.images("validation", "test")
-
-    def fill(run: int | None, folder: Path) -> None:
-        rows = answer_rows(work, run, work.questions, images, folder)
-        if processes().is_main_process:
-            write_rows(rows, folder / "predictions.parquet")
-
-    for run in work.states():
-        make(work.predictions(run), partial(fill, run))
+@makes(Work.predictions, each=Work.states)
+def make_predictions(work: Work, run: int | None, folder: Path) -> None:
+    rows = answer_rows(work, run, work.questions, work.images("validation", "test"), folder)
+    if processes().is_main_process:
+        write_rows(rows, folder / "predictions.parquet")
 
 
 def answer_rows(work: Work, run: int | None, questions: Questions, images: pd.DataFrame, folder: Path) -> pd.DataFrame:
@@ -86,63 +74,49 @@ def answer_rows(work: Work, run: int | None, questions: Questions, images: pd.Da
     given = work.options, list(images.index), work.answering, folder, work.image_set.card.synonyms
     with work.state(run):
         answers, probabilities = predict(work.loaded, questions, *given)
-    return image_rows(images, work.options, probabilities, **work.constants(run)).assign(**answers)
+    return work.rows(run, images, probabilities).assign(**answers)
 
 
-def make_prompts(work: Work) -> None:
+@makes(Work.prompts)
+def make_prompts(work: Work, folder: Path) -> None:
     """Of the test images the rows of the predictions, and the same run's answers to other wordings of the question."""
     images, texts = work.images("test"), work.image_set.card.other_prompts
     own = work.predictions(CONTROL_RUN).folder / "predictions.parquet"
-
-    def fill(folder: Path) -> None:
-        rows = read_rows(own, filters=[("split", "==", "test")]).assign(control=OWN_PROMPT)
-        if texts:
-            asked, given = pd.concat(dict.fromkeys(texts, images)), (work.protocol.order, work.card)
-            encoders = {name: Encoder(work.loaded.processor, text, *given) for name, text in texts.items()}
-            questions = Reworded(work.encoder, work.image_set.pixels, other=work.questions, encoders=encoders)
-            answered = answer_rows(work, CONTROL_RUN, questions, asked, folder)
-            rows = pd.concat([rows, answered.assign(control=asked.index.get_level_values(0))], ignore_index=True)
-        if processes().is_main_process:
-            write_rows(rows, folder / "prompts.parquet")
-
-    make(work.prompts(), fill)
-
-
-def make_features(work: Work) -> None:
-    """Of each state the features at every point, and the question as the model reads it, `prompt.txt`."""
-
-    def fill(run: int | None, folder: Path) -> None:
-        with work.state(run):
-            write_features(work.loaded, work.questions, list(work.images().index), work.protocol.extraction, folder)
-        if processes().is_main_process:
-            atomic_write(folder / PROMPT, work.encoder.prompt)
-
-    for run in work.states():
-        make(work.features(run), partial(fill, run))
-
-
-def make_lens(work: Work) -> None:
-    def fill(folder: Path) -> None:
-        batch_size, frames = work.protocol.extraction.batch_size, []
-        for run in work.states():
-            features = load_features(work.features(run).folder / FEATURES)
-            given = work.images(), work.options, first_tokens(work.encoder, work.options), batch_size
-            with work.state(run):
-                frames.append(lens_rows(work.loaded, features, *given, work.constants(run)))
-        write_rows(pd.concat(frames, ignore_index=True), folder / "lens.parquet")
-
+    rows = read_rows(own, filters=[("split", "==", "test")]).assign(control=OWN_PROMPT)
+    if texts:
+        asked, given = pd.concat(dict.fromkeys(texts, images)), (work.protocol.order, work.card)
+        encoders = {name: Encoder(work.loaded.processor, text, *given) for name, text in texts.items()}
+        questions = Reworded(work.encoder, work.image_set.pixels, other=work.questions, encoders=encoders)
+        answered = answer_rows(work, CONTROL_RUN, questions, asked, folder)
+        rows = pd.concat([rows, answered.assign(control=asked.index.get_level_values(0))], ignore_index=True)
     if processes().is_main_process:
-        work.lens().make(fill)
+        write_rows(rows, folder / "prompts.parquet")
 
 
-def make_probes(work: Work) -> None:
+@makes(Work.features, each=Work.states)
+def make_features(work: Work, run: int | None, folder: Path) -> None:
+    """Of each state the features at every point, and the question as the model reads it, `prompt.txt`."""
+    with work.state(run):
+        write_features(work.loaded, work.questions, list(work.images().index), work.protocol.extraction, folder)
+    if processes().is_main_process:
+        atomic_write(folder / PROMPT, work.encoder.prompt)
+
+
+@makes(Work.lens, alone=True)
+def make_lens(work: Work, folder: Path) -> None:
+    batch_size, frames = work.protocol.extraction.batch_size, []
+    for run in work.states():
+        features = load_features(work.features(run).folder / FEATURES)
+        given = work.images(), work.options, first_tokens(work.encoder, work.options), batch_size
+        with work.state(run):
+            frames.append(lens_rows(work.loaded, features, *given, work.constants(run)))
+    write_rows(pd.concat(frames, ignore_index=True), folder / "lens.parquet")
+
+
+@makes(Work.probes, alone=True)
+def make_probes(work: Work, folder: Path) -> None:
     """`probes.parquet`: the main recipe, one seed a run, and its variants of the first run, as far as it is SEEDED.
     `seeds.parquet`: the main recipe in SEEDED, all seeds, test images; of places only the sites of the diagnosis."""
-    if processes().is_main_process:
-        work.probes().make(partial(_write_probes, work))
-
-
-def _write_probes(work: Work, folder: Path) -> None:
     images, labels, training = _targets(work)
     shown, tested = (images["split"] != "train").to_numpy(), (images["split"] == "test").to_numpy()
     pooled = {state: load_features(work.features(state).folder / FEATURES) for state in work.states()}
@@ -161,12 +135,11 @@ def _write_probes(work: Work, folder: Path) -> None:
         drawn = training[share_of_each_class(labels[training], probe.training_fraction)]
         fitted = fit_probes(features, targets, drawn, len(work.options), probe, numbers)
         for (state, seed, key), probabilities in fitted.items():
-            constants = work.constants(state) | _place(key) | {"seed": seed, "probe": name}
+            of = _place(key) | {"seed": seed, "probe": name}
             if (state, seed, key) in in_curve:
-                of_run = constants | {"run": seed}
-                frames.append(image_rows(images[shown], work.options, probabilities[shown], **of_run))
+                frames.append(work.rows(state, images[shown], probabilities[shown], **of, run=seed))
             if (state, seed, key) in seeded:
-                of_seeds.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+                of_seeds.append(work.rows(state, images[tested], probabilities[tested], **of))
     write_rows(pd.concat(frames, ignore_index=True), folder / "probes.parquet")
     write_rows(pd.concat(of_seeds, ignore_index=True), folder / "seeds.parquet")
 
@@ -188,13 +161,9 @@ def _place(key: str) -> dict[str, str]:
     return dict(zip(("point", "pooling"), key.split("/"), strict=True))
 
 
-def make_transfer(work: Work) -> None:
+@makes(Work.transfer, alone=True)
+def make_transfer(work: Work, folder: Path) -> None:
     """`transfer.parquet`: of the states SEEDED, probes fitted at each LLM point applied at every other, test images."""
-    if processes().is_main_process:
-        work.transfer().make(partial(_write_transfer, work))
-
-
-def _write_transfer(work: Work, folder: Path) -> None:
     images, labels, training = _targets(work)
     tested, frames = (images["split"] == "test").to_numpy(), []
     for run in SEEDED:
@@ -204,18 +173,24 @@ def _write_transfer(work: Work, folder: Path) -> None:
             targets, seeds = dict.fromkeys(features, labels), dict.fromkeys(features, 0)
             given = targets, training, len(work.options), work.protocol.probe, seeds
             for (fitted_at, key), probabilities in fit_probes(features, *given, at=features).items():
-                constants = work.constants(run) | _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
-                frames.append(image_rows(images[tested], work.options, probabilities[tested], **constants))
+                of = _place(key) | {"probe": _place(fitted_at)["point"], "seed": 0}
+                frames.append(work.rows(run, images[tested], probabilities[tested], **of))
     write_rows(pd.concat(frames, ignore_index=True), folder / "transfer.parquet")
 
 
 def make_controls(work: Work) -> None:
-    if processes().is_main_process:
-        make_image_controls(work)
-        work.controls().make(partial(_write_controls, work))
+    make_image_controls(work)
+    make_model_controls(work)
 
 
-def _write_controls(work: Work, folder: Path) -> None:
+@makes(Work.image_controls, alone=True)
+def make_image_controls(work: Work, folder: Path) -> None:
+    """The image set's own controls, once for all models."""
+    write_image_controls(work.image_set, work.split_rule, folder)
+
+
+@makes(Work.controls, alone=True)
+def make_model_controls(work: Work, folder: Path) -> None:
     images, upstream = work.images(), (work.features(CONTROL_RUN), work.random_features())
     controls = read_rows(work.image_controls().folder / TASK).set_index("image")["control"]
     images["control"] = controls.loc[images["image"]].to_numpy()
@@ -223,11 +198,6 @@ def _write_controls(work: Work, folder: Path) -> None:
     with work.state(CONTROL_RUN):
         answered = text_only_rows(work, images[images["split"] == "test"])
     write_rows(pd.concat([probed, answered], ignore_index=True), folder / ROWS)
-
-
-def make_image_controls(work: Work) -> None:
-    """The image set's own controls, once for all models."""
-    work.image_controls().make(partial(write_image_controls, work.image_set, work.split_rule))
 
 
 def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFrame) -> pd.DataFrame:
@@ -250,9 +220,9 @@ def probed_rows(work: Work, tuned: Features, random: Features, images: pd.DataFr
     for (control, key), probabilities in fitted.items():
         shown = training if control == MEMORISATION else tested
         own = images.assign(option=labels[control]).iloc[shown]
-        constants = work.constants(CONTROL_RUN) | _place(key) | {"seed": CONTROL_RUN, "probe": MAIN_PROBE}
-        constants |= {"control": control} | ({"stage": None} if control == RANDOM_WEIGHTS else {})
-        frames.append(image_rows(own, work.options, probabilities[shown], **constants))
+        of = _place(key) | {"seed": CONTROL_RUN, "probe": MAIN_PROBE, "control": control}
+        of |= {"stage": None} if control == RANDOM_WEIGHTS else {}
+        frames.append(work.rows(CONTROL_RUN, own, probabilities[shown], **of))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -262,7 +232,7 @@ def text_only_rows(work: Work, images: pd.DataFrame) -> pd.DataFrame:
     encoder = Encoder(work.loaded.processor, card.template.replace("<image>", ""), work.protocol.order, work.card)
     answered = answer_batch(work.loaded, encoder.questions([None]), encoder, options, work.answering.max_new_tokens)
     probabilities = softmax(answered[options].to_numpy(), axis=1).repeat(len(images), axis=0)
-    rows = image_rows(images, options, probabilities, **work.constants(CONTROL_RUN), control=TEXT_ONLY)
+    rows = work.rows(CONTROL_RUN, images, probabilities, control=TEXT_ONLY)
     return rows.assign(**encoder.answer(answered["text"].iloc[0], options, card.synonyms))
 
 
@@ -293,9 +263,8 @@ def make_classifiers(work: Work) -> None:
         given = images, options, list(shown.index), trainable, recipe, run, batch_size, folder
         probabilities = classify(work.loaded, work.questions, *given)
         if processes().is_main_process:
-            place = work.constants(run) | {"point": tower_end(work.loaded).name, "pooling": "image_mean"}
-            rows = image_rows(shown, options, probabilities, **place | {"probe": trainable, "seed": run})
-            write_rows(rows, folder / "predictions.parquet")
+            of = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": trainable, "seed": run}
+            write_rows(work.rows(run, shown, probabilities, **of), folder / "predictions.parquet")
 
     for trainable, run in itertools.product(TRAINABLE, range(rates.runs)):
         make(work.classifier(trainable, run), partial(fill, trainable, run))

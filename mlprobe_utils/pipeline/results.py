@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -82,10 +82,14 @@ class Selection:
     def command(self, model: str, dataset: str, discussed: bool = False, name: str = "model") -> str:
         """The command line that makes a model's results on a data set; `name`: of another command."""
         healthy, damaged, _ = model.partition("+")
-        command = f"python -m mlprobe_utils {name} {healthy} --datasets {dataset}"
-        command += f" --protocol {self.protocol} --split {self.split_rule}"
-        command += " --discussions" if discussed or self.variant else ""
-        return f"{command} --planted {dataset}" if damaged else command
+        command = ["python -m mlprobe_utils", name, healthy, *replace(self, datasets=(dataset,)).options]
+        command += ["--discussions"] if discussed or self.variant else []
+        return " ".join([*command, "--planted", dataset] if damaged else command)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of commands that work on the data sets."""
+        return ("--datasets", *self.datasets, "--protocol", self.protocol, "--split", self.split_rule)
 
     @property
     def states(self) -> list[int | None]:

@@ -15,15 +15,11 @@ from mlprobe_utils.pipeline.code import code_hash
 from mlprobe_utils.pipeline.results import Selection, require, state_name
 
 TABLE = "table.parquet"
+Making = Callable[[Selection], pd.DataFrame]  # of the table of one model and data set
 
 
 def derived(
-    selection: Selection,
-    name: str,
-    sources: list[str],
-    module: str,
-    make: Callable[[Selection], pd.DataFrame],
-    **recipe: float,
+    selection: Selection, name: str, sources: list[str], module: str, make: Making, **recipe: float
 ) -> pd.DataFrame:
     """The artefact `name`, a table, of every selected model and data set. `make`, code of `module`, makes that of one
     from `sources`, the artefacts beside it; it depends on the data card's positive option and on `recipe`, too. Raises

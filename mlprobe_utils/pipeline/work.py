@@ -1,16 +1,18 @@
 """One model on one data set, with the model loaded: what the steps of the pipeline share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial, wraps
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from accelerate.utils import broadcast_object_list
 
 from mlprobe_utils.common.processes import processes
 from mlprobe_utils.common.progress import step
+from mlprobe_utils.evaluation.rows import image_rows
 from mlprobe_utils.models.adapters import adapter
 from mlprobe_utils.models.encoding import Encoder, Questions
 from mlprobe_utils.models.loading import LoadedModel, load, load_processor, load_random
@@ -74,6 +76,10 @@ class Work(Place):
         found |= {"order": self.protocol.order, "run": run}
         return found | ({"model": self.planted.slug, "fault": self.planted.fault.slug} if self.planted else {})
 
+    def rows(self, run: int | None, images: pd.DataFrame, probabilities: np.ndarray | None, /, **more) -> pd.DataFrame:
+        """As `image_rows`, of a state of the model."""
+        return image_rows(images, self.options, probabilities, **self.constants(run) | more)
+
     def images(self, *splits: str) -> pd.DataFrame:
         """The images of some splits (none given: of all), index = position in the image set, with `split`."""
         splits = splits or ("train", "validation", "test")
@@ -105,3 +111,20 @@ def make(own: Artefact, fill: Callable[[Path], None]) -> None:
         fill(partial_folder(own.folder))
         state.wait_for_everyone()
     state.wait_for_everyone()
+
+
+def makes(artefact_of: Callable[..., Artefact], each: Callable[[Work], Iterable] | None = None, alone: bool = False):
+    """Turns a function that fills a folder into one that makes an artefact of a work (of `each` state, which the
+    function is then given, too), where it is not current: by all processes together, or by the main one `alone`."""
+
+    def decorate(fill: Callable[..., None]) -> Callable[[Work], None]:
+        @wraps(fill)
+        def make_them(work: Work) -> None:
+            if alone and not processes().is_main_process:
+                return
+            for state in [(one,) for one in each(work)] if each else [()]:
+                (Artefact.make if alone else make)(artefact_of(work, *state), partial(fill, work, *state))
+
+        return make_them
+
+    return decorate

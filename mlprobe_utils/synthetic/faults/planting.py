@@ -24,12 +24,13 @@ from mlprobe_utils.evaluation.diagnosis import losses
 from mlprobe_utils.evaluation.metrics import collapsed
 from mlprobe_utils.evaluation.outcomes import site_outcomes
 from mlprobe_utils.evaluation.points import ANSWER, flow_order
-from mlprobe_utils.evaluation.rows import MAIN_PROBE, image_rows, write_rows
+from mlprobe_utils.evaluation.rows import MAIN_PROBE, write_rows
 from mlprobe_utils.models.encoding import branches
 from mlprobe_utils.models.families import name_of
 from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
+from mlprobe_utils.pipeline.laboratory_results import LOSS
 from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import (
     CALIBRATION,
@@ -251,12 +252,11 @@ def _rows(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor],
     fitted = fit_probes(seeded, dict.fromkeys(seeded, labels), train, len(options), protocol.probe, seeds)
     rows = []
     for (name, run), parsed in answers.items():
-        of = work.constants(run) | {"fault": name}
-        rows.append(image_rows(images.iloc[tested], options, None, **of).assign(parsed=list(parsed)))
+        rows.append(work.rows(run, images.iloc[tested], None, fault=name).assign(parsed=list(parsed)))
     for (name, run, site, seed), probabilities in fitted.items():
         point, pooling = site.split("/")
-        of = work.constants(run) | {"probe": MAIN_PROBE, "point": point, "pooling": pooling, "fault": name}
-        rows.append(image_rows(images.iloc[tested], options, probabilities[tested], **of).assign(seed=seed))
+        of = {"probe": MAIN_PROBE, "point": point, "pooling": pooling, "fault": name, "seed": seed}
+        rows.append(work.rows(run, images.iloc[tested], probabilities[tested], **of))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -285,7 +285,8 @@ def write_confusion(models: list[str], datasets: list[str], protocol: str, split
                     sides = found[found["point"].notna()], found[found["point"].isna()]  # probes' rows, and answers'
                     correct = site_outcomes(*sides, reference, images)
                     case["collapsed"] = pd.isna(case["fault"]) and not collapsed(sides[1]).empty
-                    case |= laboratory_results.flat(losses(correct, drawn, RECIPE))
+                    lost = losses(correct, drawn, RECIPE).set_index("statement")
+                    case |= {f"{column}: {name}": own for column in LOSS for name, own in lost[column].items()}
                     own = edited["case"].isna() if pd.isna(case["case"]) else edited["case"] == case["case"]
                     swept = edited[own & (edited["run"] == case["run"])]
                     cases.append(case | laboratory_results.edited(swept, sides[0], case["point"]))
