@@ -30,19 +30,12 @@ from mlprobe_utils.stats.intervals import LEVEL, intervals
 from mlprobe_utils.stats.paired import ALPHA
 from mlprobe_utils.stats.resampling import accuracy, resample
 
-RATES = ["what", "of", "cases", "models", "counted", "share", "low", "high"]
 PARTS = ("module", "kind", "family", "dataset")
 BOTH = ("intact", "damaged")
 NOTHING = "nothing"  # planted, or detected
 LEAST_LOST = 10.0  # pp: what costs less is not held against a diagnosis
-PLACED_RIGHT, PLACED_SMALLER, DETECTED, MISPLACED, FALSE_ALARMS, COLLAPSED = (
-    "class destroyed, loss of {strong:g} pp or more: located correctly",
-    "class destroyed, smaller loss: located correctly",
-    "class made unusable, loss of {strong:g} pp or more: detected",
-    f"all faults with a loss of {LEAST_LOST:g} pp or more: located incorrectly",
-    "undamaged: false alarm",
-    "undamaged, but collapsed in training: something detected",
-)
+PLACED_RIGHT = "class destroyed, loss of {strong:g} pp or more: located correctly"
+FALSE_ALARMS = "undamaged: false alarm"
 LOSS = ("value", "error")
 PLANTED = ["fault", "kind", "module", "destroys", "wanted", "reached", "severity"]
 ENDS = ("_lost", "_low", "_high")
@@ -79,25 +72,28 @@ class Laboratory:
         """How often the diagnosis is correct, with exact intervals that treat the cases of a model as independent:
         what, of (all, or one module, kind, family or data set), cases, models, counted, share, low and high (percent).
         """
-        cases, rows = self.cases, []
-        lost, destroyed, damaged = cases["lost"], cases["destroys"].fillna(False).astype(bool), cases["module"].notna()
+        cases, rows, limit = self.cases, [], load_trial().strong
+        damaged, destroyed = cases["module"].notna(), cases["destroys"].fillna(False).astype(bool)
         collapsed = cases["collapsed"].astype(bool)
-        strong, right = damaged & (lost >= (limit := load_trial().strong)), cases["diagnosed"] == cases["mode"]
-        for what, chosen, counted in (
-            (PLACED_RIGHT, strong & destroyed, right),
-            (PLACED_SMALLER, damaged & destroyed & ~strong, right),
-            (DETECTED, strong & ~destroyed, cases["diagnosed"].notna()),
-            (MISPLACED, damaged & (lost >= LEAST_LOST), cases["diagnosed"].isin(diagnosis.WITH_PLACE) & ~right),
-            (FALSE_ALARMS, ~damaged & ~collapsed, cases["diagnosed"].notna()),
-            (COLLAPSED, ~damaged & collapsed, cases["diagnosed"].notna()),
-        ):
+        strong, costly = (damaged & (cases["lost"] >= least) for least in (limit, LEAST_LOST))
+        detected, right = cases["diagnosed"].notna(), cases["diagnosed"] == cases["mode"]
+        misplaced = cases["diagnosed"].isin(diagnosis.WITH_PLACE) & ~right
+        counts = {
+            PLACED_RIGHT: (strong & destroyed, right),
+            "class destroyed, smaller loss: located correctly": (damaged & destroyed & ~strong, right),
+            "class made unusable, loss of {strong:g} pp or more: detected": (strong & ~destroyed, detected),
+            f"all faults with a loss of {LEAST_LOST:g} pp or more: located incorrectly": (costly, misplaced),
+            FALSE_ALARMS: (~damaged & ~collapsed, detected),
+            "undamaged, but collapsed in training: something detected": (~damaged & collapsed, detected),
+        }
+        for what, (chosen, counted) in counts.items():
             own = cases[chosen].assign(counted=counted[chosen])
             parts = [("all", own), *(part for column in PARTS for part in own.groupby(column, sort=False))]
             for of, part in parts if len(own) else ():
                 hit = int(part["counted"].sum())
                 shares = (100 * hit / len(part), *exact_interval(hit, len(part)))
                 rows.append((what.format(strong=limit), of, len(part), part["model"].nunique(), hit, *shares))
-        return pd.DataFrame(rows, columns=RATES)
+        return pd.DataFrame(rows, columns=["what", "of", "cases", "models", "counted", "share", "low", "high"])
 
     def usual(self, families: Iterable[str]) -> dict[str, dict[str, Usual]]:
         """Family -> statement -> what undamaged cases of other families lose."""

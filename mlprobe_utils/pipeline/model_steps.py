@@ -3,7 +3,6 @@ Steps skip what is current. Several processes share what the model computes; the
 
 import itertools
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from mlprobe_utils.pipeline.places import SEEDED
 from mlprobe_utils.pipeline.results import ORDER, PROMPT
 from mlprobe_utils.pipeline.stages import STEPS
 from mlprobe_utils.pipeline.variants import TRAINABLE, Discussion, discussed_on, variants
-from mlprobe_utils.pipeline.work import Work, make, makes
+from mlprobe_utils.pipeline.work import Work, makes
 from mlprobe_utils.probing.extraction import FEATURES, load_features, write_features
 from mlprobe_utils.probing.logit_lens import first_tokens, lens_rows
 from mlprobe_utils.probing.probes import fit_probes, share_of_each_class
@@ -243,7 +242,8 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
         for work in (work for work in everything if work.image_set.card.slug in about):
             with work.step(card.slug):
                 if card.varies == "training":
-                    make_classifiers(work)
+                    for own in itertools.product(TRAINABLE, range(work.protocol.vision_training.runs)):
+                        make_classifier(work, *own)
                 for own in (work.of_variant(variant) for variant in variants(card.varies, work.protocol)):
                     make_adapters(own)
                     make_predictions(own)
@@ -252,19 +252,14 @@ def make_discussions(everything: list[Work], cards: list[Discussion]) -> None:
                         make_probes(own)
 
 
-def make_classifiers(work: Work) -> None:
-    """Rows and learning curves of the vision tower trained alone: TRAINABLE weights, every run."""
-    rates, images, options = work.protocol.vision_training, work.images(), work.options
+@makes(Work.classifier)
+def make_classifier(work: Work, trainable: str, run: int, folder: Path) -> None:
+    """Rows and learning curves of the vision tower trained alone: `trainable` weights, of TRAINABLE."""
+    images, rate = work.images(), getattr(work.protocol.vision_training, f"learning_rate_{trainable}")
+    recipe = work.protocol.fine_tuning.model_copy(update={"precision": work.precision, "learning_rate": rate})
     shown, batch_size = images[images["split"] != "train"], work.protocol.extraction.batch_size
-
-    def fill(trainable: str, run: int, folder: Path) -> None:
-        changed = {"precision": work.precision, "learning_rate": getattr(rates, f"learning_rate_{trainable}")}
-        recipe = work.protocol.fine_tuning.model_copy(update=changed)
-        given = images, options, list(shown.index), trainable, recipe, run, batch_size, folder
-        probabilities = classify(work.loaded, work.questions, *given)
-        if processes().is_main_process:
-            of = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": trainable, "seed": run}
-            write_rows(work.rows(run, shown, probabilities, **of), folder / "predictions.parquet")
-
-    for trainable, run in itertools.product(TRAINABLE, range(rates.runs)):
-        make(work.classifier(trainable, run), partial(fill, trainable, run))
+    given = images, work.options, list(shown.index), trainable, recipe, run, batch_size, folder
+    probabilities = classify(work.loaded, work.questions, *given)
+    if processes().is_main_process:
+        of = {"point": tower_end(work.loaded).name, "pooling": "image_mean", "probe": trainable, "seed": run}
+        write_rows(work.rows(run, shown, probabilities, **of), folder / "predictions.parquet")

@@ -189,12 +189,11 @@ def reference_rows(selection: Selection) -> pd.DataFrame:
 
 def learning_curves(selection: Selection) -> pd.DataFrame:
     """model, dataset, run, epoch, training_loss, validation_loss."""
-    frames = []
-    for (model, dataset, folder), run in itertools.product(selection.folders(), selection.states):
-        if run is not None:
-            adapter = require(selection, model, dataset, folder / f"adapter-{run}")
-            curve = artefacts.read_rows(adapter / "learning_curve.parquet")
-            frames.append(curve.assign(model=model, dataset=dataset, run=run))
+    runs, frames = [run for run in selection.states if run is not None], []
+    for (model, dataset, folder), run in itertools.product(selection.folders(), runs):
+        adapter = require(selection, model, dataset, folder / f"adapter-{run}")
+        curve = artefacts.read_rows(adapter / "learning_curve.parquet")
+        frames.append(curve.assign(model=model, dataset=dataset, run=run))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -114,16 +114,16 @@ def make(own: Artefact, fill: Callable[[Path], None]) -> None:
 
 
 def makes(artefact_of: Callable[..., Artefact], each: Callable[[Work], Iterable] | None = None, alone: bool = False):
-    """Turns a function that fills a folder into one that makes an artefact of a work (of `each` state, which the
-    function is then given, too), where it is not current: by all processes together, or by the main one `alone`."""
+    """Turns a function that fills a folder into one that makes an artefact of a work (or one of `each` run), where it
+    is not current: by all processes together, or by the main one `alone`. What else is given goes to both."""
 
-    def decorate(fill: Callable[..., None]) -> Callable[[Work], None]:
+    def decorate(fill: Callable[..., None]) -> Callable[..., None]:
         @wraps(fill)
-        def make_them(work: Work) -> None:
+        def make_them(work: Work, *given) -> None:
             if alone and not processes().is_main_process:
                 return
-            for state in [(one,) for one in each(work)] if each else [()]:
-                (Artefact.make if alone else make)(artefact_of(work, *state), partial(fill, work, *state))
+            for own in [(run,) for run in each(work)] if each else [given]:
+                (Artefact.make if alone else make)(artefact_of(work, *own), partial(fill, work, *own))
 
         return make_them
 
