@@ -1,7 +1,5 @@
-"""The command line: `python -m mlprobe_utils COMMAND …`, or `mlprobe COMMAND …`; `--help` says what there is.
-
-Every command but `chapter` skips what is current. What does the work is imported once it is needed.
-"""
+"""The command line: `python -m mlprobe_utils COMMAND …`, or `mlprobe COMMAND …`; `--help` says what there is. Every
+command but `chapter` skips what is current. What does the work is imported once it is needed."""
 
 import argparse
 import gc

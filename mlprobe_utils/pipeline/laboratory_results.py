@@ -70,8 +70,7 @@ class Laboratory:
     @cached_property
     def rates(self) -> pd.DataFrame:
         """How often the diagnosis is correct, with exact intervals that treat the cases of a model as independent:
-        what, of (all, or one module, kind, family or data set), cases, models, counted, share, low and high (percent).
-        """
+        what, of (all, or one module, kind, family or data set), cases, models, counted, share, low, high (percent)."""
         cases, rows, limit = self.cases, [], load_trial().strong
         damaged, destroyed = cases["module"].notna(), cases["destroys"].fillna(False).astype(bool)
         collapsed = cases["collapsed"].astype(bool)

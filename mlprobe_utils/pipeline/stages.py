@@ -1,8 +1,6 @@
-"""The stages that make artefacts, each with the version of its results and the modules that compute them.
-
-Who changes code that a stage runs decides whether its results change: raise the version, and they are made anew; or
-else `python tests/helpers/stage_lock.py`. A test fails until either is done. Pages and scores follow their code.
-"""
+"""The stages that make artefacts, each with the version of its results and the modules that compute them. Who changes
+code that a stage runs decides whether its results change: raise the version, and they are made anew; or else
+`python tests/helpers/stage_lock.py`. A test fails until either is done. Pages and scores follow their code."""
 
 from typing import NamedTuple
 
