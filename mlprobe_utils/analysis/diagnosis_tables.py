@@ -100,7 +100,7 @@ def against_planted(judged: pd.DataFrame, damaged: Sequence[DamagedModel]) -> pd
     the planted mode is the main one; another mode, no)."""
     short = in_short(judged)
     own = short["model"].map({one.slug: one for one in damaged})
-    mode = own.map(lambda one: one.fault.expected)
+    mode = own.map(lambda one: one.mode)
     detected = (short["main"] == mode).map({True: "yes", False: "another mode"}).where(short["main"].notna(), "no")
     columns = {"planted": mode, "strength": own.map(lambda one: one.strength), "diagnosis": short["diagnosis"]}
     return short[["dataset", "model"]].assign(**columns, detected=detected)

@@ -40,7 +40,7 @@ def least_favourable_step(accuracy: pd.Series) -> Found:
 
 
 def faults_found(planted: Sequence[DamagedModel], sites: pd.DataFrame, modes: pd.Series) -> Found:
-    right = modes == modes.index.get_level_values("model").map({one.slug: one.fault.expected for one in planted})
+    right = modes == modes.index.get_level_values("model").map({one.slug: one.mode for one in planted})
     return f"{right.sum()} of {len(right)} cases", right.to_dict()
 
 

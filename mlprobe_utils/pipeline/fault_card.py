@@ -172,6 +172,10 @@ class DamagedModel:
     def name(self) -> str:
         return f"{self.fault.name} ({self.strength})"
 
+    @property
+    def mode(self) -> str:
+        return self.fault.expected
+
 
 def damaged_models(models: Container[str]) -> list[DamagedModel]:
     """The damaged models of a run, in the order the data flows, the weakest first; none if it lacks the healthy one."""

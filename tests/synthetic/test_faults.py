@@ -277,7 +277,7 @@ def test_damaged_models_are_of_the_books_model_on_phantoms():
     assert damaged_models(["medvlm-r1-miniature"]) == []
     assert [(one.fault.module, one.strength) for one in found] == [(m, s) for m in MODULES for s in ("weak", "strong")]
     assert {(one.strength, one.points_lost) for one in found} == {*book.strengths.items()}
-    assert [one.fault.expected for one in found] == [mode for mode in MODES for _ in range(2)]
+    assert [one.mode for one in found] == [mode for mode in MODES for _ in range(2)]
     phantoms = Run((book.model,), ("busi", "covid19-ct-phantom"), "miniature", "paper", "x")
     place = damaged_selection(phantoms)
     assert (place.models, place.datasets) == (tuple(one.slug for one in found), ("covid19-ct-phantom",))
