@@ -83,27 +83,6 @@ EXPORTED = "writes a model's results to one file, without images and weights, fo
 calls("export", EXPORTED, "pipeline.exchange.export_results", MODEL, FILE, *DATA)
 FITS = "checks that imported results match the protocol and images here"
 calls("fits", FITS, "pipeline.exchange.check_imported", MODEL, *DATA)
-calls(
-    "chapter",
-    "executes a notebook of the book with papermill",
-    "book.run_chapter.run_chapter",
-    argument("name", metavar="notebook", help="its name in notebooks/, without suffix"),
-    argument("output", type=Path, help="the executed notebook"),
-    argument("--parameters", type=json.loads, default={}, help="JSON object"),
-)
-calls(
-    "notebooks",
-    "synchronises the scripts in notebooks/ with their notebooks: the changed one updates the other",
-    "book.pairing.sync_notebooks",
-    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="if both changed, keep this one"),
-)
-calls(
-    "card",
-    "inspects a folder of images and writes a data card to data/datasets/",
-    "pipeline.images.propose_card",
-    argument("folder", type=Path, help="a folder, a zip or a .npz of images"),
-    argument("--slug", help="name of the card; default: the folder's"),
-)
 
 
 @command(
@@ -153,6 +132,22 @@ def pages(run: dict, jobs: int) -> None:
         publish(run)
 
 
+calls(
+    "chapter",
+    "executes a notebook of the book with papermill",
+    "book.run_chapter.run_chapter",
+    argument("name", metavar="notebook", help="its name in notebooks/, without suffix"),
+    argument("output", type=Path, help="the executed notebook"),
+    argument("--parameters", type=json.loads, default={}, help="JSON object"),
+)
+calls(
+    "notebooks",
+    "synchronises the scripts in notebooks/ with their notebooks: the changed one updates the other",
+    "book.pairing.sync_notebooks",
+    argument("--keep", type=Path, nargs="+", default=[], metavar="FILE", help="if both changed, keep this one"),
+)
+
+
 @command(
     "prepares image sets: draws the synthetic ones, writes manifests and working copies",
     argument("slugs", nargs="+", help="data cards in data/datasets"),
@@ -170,6 +165,15 @@ def manifest(slugs: list[str], protocol: str, data: Path | None) -> None:
                 make(slug)
         with step(slug, "manifest"):
             build_manifest(slug, protocol, data)
+
+
+calls(
+    "card",
+    "inspects a folder of images and writes a data card to data/datasets/",
+    "pipeline.images.propose_card",
+    argument("folder", type=Path, help="a folder, a zip or a .npz of images"),
+    argument("--slug", help="name of the card; default: the folder's"),
+)
 
 
 @command(
