@@ -249,7 +249,7 @@ def confusion(table: pd.DataFrame) -> pd.DataFrame:
     planted = (table["module"].map(MODULES | {ANSWER: ANSWER}) + ", " + sort).fillna(NOTHING).rename("planted")
     counts = pd.crosstab(planted, table["diagnosed"].fillna(NOTHING)).rename_axis(columns="diagnosed")
     rows = [f"{module}, {how}" for module in (*MODULES.values(), ANSWER) for how in ("destroyed", "made unusable")]
-    counts = counts.reindex(index=[*rows, NOTHING], columns=[*diagnosis.MODES, NOTHING], fill_value=0)
+    counts = counts.reindex(index=[*rows, NOTHING], columns=[*MODES, NOTHING], fill_value=0)
     return counts[counts.sum(axis=1) > 0]
 
 
