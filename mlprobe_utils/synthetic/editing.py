@@ -292,18 +292,11 @@ def _nearest(work: Work) -> tuple[list[np.ndarray], np.ndarray]:
     apart, shapes = cdist(small, small), np.array([own.shape[:2] for own in found])
     apart[(labels[:, None] == labels) | (shapes[:, None] != shapes).any(axis=-1)] = np.inf
     chosen: list[int] = []
-    for one, other in _closest_first(apart):
+    closest_first = np.argsort(apart, axis=None, kind="stable")[: np.isfinite(apart).sum()]
+    for one, other in np.stack(np.unravel_index(closest_first, apart.shape), axis=1).tolist():
         if len(chosen) < 2 * work.protocol.interventions.pairs and not {one, other} & {*chosen}:
             chosen += [one, other]
     if not chosen:
         wrong = "no two test images of different classes have one size"
         raise InputError(f"{work.image_set.card.slug}: {wrong}: set square_side in the protocol's images")
     return [found[place] for place in chosen], labels[chosen]
-
-
-def _closest_first(apart: np.ndarray) -> Iterator[tuple[int, int]]:
-    for place in np.argsort(apart, axis=None, kind="stable"):
-        one, other = np.unravel_index(place, apart.shape)
-        if not np.isfinite(apart[one, other]):
-            return
-        yield int(one), int(other)

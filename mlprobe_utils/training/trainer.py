@@ -147,17 +147,15 @@ class AnswerTrainer(Trainer):
         return loss.detach()
 
     @staticmethod
-    def losses_of(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses_of(model, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
         """Each image's summed cross-entropy, float32 [images] in nats, and number of tokens, int [images]."""
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
         # use_cache: Trainer's setting does not reach the LLM
         logits = model(**inputs, logits_to_keep=labels.shape[1] + 1, use_cache=False).logits[:, :-1].float()
         losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
         return losses.sum(dim=1), (labels != -100).sum(dim=1)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        losses, tokens = self.losses_of(model, inputs)
+        losses, tokens = self.losses_of(model, **inputs)
         # processes have different numbers of tokens, but gradients are averaged over processes
         mean_tokens = self.accelerator.reduce(tokens.sum().float(), reduction="mean")
         return losses.sum() / mean_tokens
@@ -165,7 +163,7 @@ class AnswerTrainer(Trainer):
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
         """Summed loss and number of tokens of each image, gathered without the sampler's padding."""
-        return None, *self.losses_of(model, inputs)
+        return None, *self.losses_of(model, **inputs)
 
     def floating_point_ops(self, inputs) -> int:
         return 0  # counting takes a pass over all parameters at every step

@@ -81,9 +81,7 @@ class ClassTrainer(AnswerTrainer):
         return joined([question for question, _ in rows], encoder.tokenizer.pad_token_id) | {"labels": labels}
 
     @staticmethod
-    def losses_of(model, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs = dict(inputs)
-        labels = inputs.pop("labels")
+    def losses_of(model, labels: torch.Tensor, **inputs) -> tuple[torch.Tensor, torch.Tensor]:
         return cross_entropy(model(**inputs), labels, reduction="none"), (labels != -100).long()
 
 

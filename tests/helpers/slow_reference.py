@@ -134,7 +134,7 @@ def option_log_probabilities(loaded, encoder, images, options) -> torch.Tensor:
     """float64 [images, options]: images and question are read anew before every option."""
     prompts, tokens, pad = encoder.questions(images), encoder.answer_tokens(options), encoder.tokenizer.pad_token_id
     inputs = [append_answers(prompts, [of_option] * len(images), pad) for of_option in tokens]
-    return -torch.stack([AnswerTrainer.losses_of(loaded.model, given)[0] for given in inputs], dim=1).double()
+    return -torch.stack([AnswerTrainer.losses_of(loaded.model, **given)[0] for given in inputs], dim=1).double()
 
 
 def longer(inputs, tokens: list[int]) -> dict[str, torch.Tensor]:

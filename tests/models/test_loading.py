@@ -174,7 +174,7 @@ def test_a_tokenizer_that_cannot_pad(tiny, copied, image_set):
     assert loaded.processor.tokenizer.pad_token == loaded.processor.tokenizer.eos_token
     for own in (loaded, tiny):
         inputs = Encoder(own.processor, "<image> Which?").answered(images, ["Benign", "Malignant"])
-        found.append(AnswerTrainer.losses_of(own.model, inputs)[0])
+        found.append(AnswerTrainer.losses_of(own.model, **inputs)[0])
     assert torch.equal(*found)
 
 

@@ -48,7 +48,7 @@ def data(images):
 def test_loss_and_gradients_are_the_mean_over_answer_tokens(tiny, encoder, family, images):
     """What Trainer is given equals a loop over images and tokens: padding weighs nothing, nor do the prompts."""
     inputs = encoder.answered(images, ANSWERS)
-    losses, tokens = losses_of(tiny.model, inputs)
+    losses, tokens = losses_of(tiny.model, **inputs)
     loss, expected = losses.sum() / tokens.sum(), reference_loss(tiny.model, encoder, family, images, ANSWERS)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
     weights = [*tiny.model.parameters()]
@@ -175,7 +175,7 @@ def test_lora_reaches_every_linear_layer_that_it_should(tiny, encoder, images, f
     assert reached == expected
     assert any(name.startswith(tower) for name in reached) == (vision_tower == "lora")
     assert any(name.startswith(connector) for name in reached) == (family != "gemma3")  # whose matrix is no module
-    losses_of(adapted.train(), encoder.answered(images[:2], ["Benign", "Malignant"]))[0].sum().backward()
+    losses_of(adapted.train(), **encoder.answered(images[:2], ["Benign", "Malignant"]))[0].sum().backward()
     trained = {name: parameter.grad for name, parameter in adapted.named_parameters() if parameter.requires_grad}
     assert all(".lora_" in name and gradient is not None for name, gradient in trained.items())
 

@@ -148,11 +148,9 @@ def batched(items: Sequence, size: int) -> list:
 
 def fresh_images(card: DataCard, settings: Images, labels: Iterable, part: int, stream="oracle") -> list[np.ndarray]:
     """Working copies, uint8 [height, width, 3], of phantoms of these classes: in no set, training or other part."""
-    recipe, images = read_recipe(card), []
-    for number, label in enumerate(labels):
-        pixels, _ = drawn(card, recipe, stream, label, part, number)
-        images.append(as_stored(card, settings, pixels))
-    return images
+    recipe = read_recipe(card)
+    fresh = (drawn(card, recipe, stream, label, part, number)[0] for number, label in enumerate(labels))
+    return [as_stored(card, settings, pixels) for pixels in fresh]
 
 
 def as_stored(card: DataCard, settings: Images, pixels: np.ndarray) -> np.ndarray:
@@ -235,8 +233,7 @@ def chosen(loaded: LoadedModel, questions: dict, options: list[list[int]], pad: 
 
 def correct(fitted: np.ndarray, fitted_labels: np.ndarray, judged: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Whether a classifier fitted on states [images, width] and labels is correct about others, bool [images]."""
-    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto")
-    classifier = make_pipeline(StandardScaler(), discriminant)
+    classifier = make_pipeline(StandardScaler(), LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"))
     return classifier.fit(fitted, fitted_labels).predict(judged) == labels
 
 

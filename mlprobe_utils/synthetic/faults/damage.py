@@ -75,16 +75,11 @@ class Damage:
         return out
 
     def of_logits(
-        self,
-        logits: torch.Tensor,
-        written: torch.Tensor,
-        numbers: Sequence[int],
-        parting: Branches,
-        *head: torch.Tensor,
+        self, logits: torch.Tensor, read: torch.Tensor, numbers: Sequence[int], parting: Branches, *head: torch.Tensor
     ) -> torch.Tensor:
-        """Logits [images, positions, vocabulary] with those of options damaged where they part. `written`, [images,
+        """Logits [images, positions, vocabulary] with those of options damaged where they part. `read`, [images,
         tokens], are all tokens read, up to the last position; `head`: the last states and the LM head's weight."""
-        written, out, positions = written.to(logits.device), logits.clone(), logits.shape[1]
+        read, out, positions = read.to(logits.device), logits.clone(), logits.shape[1]
         hit = torch.tensor([kinds.uniform(number) < self.severity for number in numbers], device=logits.device)
         for prefix, tokens in parting.items():
             own, turned = out[..., tokens], None
@@ -94,7 +89,7 @@ class Damage:
                 turned = (self.of_states(states, places, places) @ weight[tokens].T).to(own.dtype)
             changed = kinds.ON_LOGITS[self.kind](self, own, hit[:, None, None], numbers, turned)
             if prefix:  # where what was read up to a position ends with it
-                windows = written.unfold(1, len(prefix), 1)[:, -positions:]
+                windows = read.unfold(1, len(prefix), 1)[:, -positions:]
                 there = (windows == windows.new_tensor(prefix)).all(dim=-1)
                 changed = torch.where(there[..., None], changed, own)
             out[..., tokens] = changed

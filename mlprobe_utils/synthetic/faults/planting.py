@@ -27,21 +27,12 @@ from mlprobe_utils.evaluation.points import ANSWER, flow_order
 from mlprobe_utils.evaluation.rows import MAIN_PROBE, write_rows
 from mlprobe_utils.models.encoding import branches
 from mlprobe_utils.models.families import name_of
-from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps
+from mlprobe_utils.pipeline import artefacts, fault_card, laboratory_results, model_steps, results
 from mlprobe_utils.pipeline.configuration import load_book
 from mlprobe_utils.pipeline.images import load_image_set
 from mlprobe_utils.pipeline.laboratory_results import LOSS
 from mlprobe_utils.pipeline.places import SEEDED
-from mlprobe_utils.pipeline.results import (
-    CALIBRATION,
-    DAMAGED_RUN,
-    DRAWN,
-    INTERVENTION_ROWS,
-    INTERVENTIONS_DRAWN,
-    Selection,
-    reference_rows,
-    state_name,
-)
+from mlprobe_utils.pipeline.results import CALIBRATION, DAMAGED_RUN, state_name
 from mlprobe_utils.pipeline.stages import CALIBRATED, PLANTED, REPLICATED
 from mlprobe_utils.pipeline.tested import resamples_of_tested
 from mlprobe_utils.pipeline.variants import STATES, discussed_on, load_discussion
@@ -197,10 +188,10 @@ def make_cases(work: Work, undamaged: bool) -> None:
             runs.append({"case": None, "run": run})
         found, cases = ({}, {}), pd.DataFrame(runs)
         if not undamaged:
-            damages = load_damages(work.folder / DRAWN).items()
+            damages = load_damages(work.folder / results.DRAWN).items()
             planted = {f"{fault}, {points:g} points": damage for (fault, points), damage in damages}
             found = _of_damaged(work, images, planted)
-            drawn = laboratory_results.measured_in(work.folder / DRAWN)
+            drawn = laboratory_results.measured_in(work.folder / results.DRAWN)
             cases = pd.concat([cases, drawn.assign(case=[*planted], run=DAMAGED_RUN)], ignore_index=True)
         rows = _rows(work, images, features | found[0], answers | found[1])
         constants = {"model": work.card.slug, "dataset": work.image_set.card.slug}
@@ -263,20 +254,20 @@ def _rows(work: Work, images: pd.DataFrame, features: dict[tuple, torch.Tensor],
 def write_confusion(models: list[str], datasets: list[str], protocol: str, split_rule: str) -> None:
     """Writes the losses of every case to outputs/diagnosis/, and prints how often the diagnosis is correct.
     Raises InputError for a model and data set without its trial, and for models of one family alone."""
-    selection, cases = Selection(tuple(models), tuple(datasets), protocol, split_rule), []
+    selection, cases = results.Selection(tuple(models), tuple(datasets), protocol, split_rule), []
     modes = {fault.slug: fault.expected for fault in fault_card.all_faults()}
     with step("laboratory", "diagnosis of the cases"):
         for dataset in selection.datasets:
             drawn, images = resamples_of_tested(load_image_set(dataset, selection.protocol), selection.split_rule)
-            reference = reference_rows(replace(selection, datasets=(dataset,)))
+            reference = results.reference_rows(replace(selection, datasets=(dataset,)))
             for model in selection.models:
                 own = replace(selection, models=(model,), datasets=(dataset,))
                 folder = own.folder(model, dataset) / fault_card.FOLDER
-                for made in (folder, folder.parent / INTERVENTIONS_DRAWN):
+                for made in (folder, folder.parent / results.INTERVENTIONS_DRAWN):
                     artefacts.read_made_from(made, own.command(model, dataset, name="trial"))
                 rows = artefacts.read_rows(folder / fault_card.ROWS)
                 planted = artefacts.read_rows(folder / fault_card.CASES)
-                edited = artefacts.read_rows(folder.parent / INTERVENTIONS_DRAWN / INTERVENTION_ROWS)
+                edited = artefacts.read_rows(folder.parent / results.INTERVENTIONS_DRAWN / results.INTERVENTION_ROWS)
                 planted["mode"] = planted["fault"].map(modes)
                 for case in planted.to_dict("records"):
                     of_run = rows[rows["run"] == case["run"]]  # sites before a damage are those of the intact model
