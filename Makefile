@@ -7,6 +7,7 @@ DATASETS ?=
 PROTOCOL ?= miniature
 SPLIT ?= paper
 DATA ?=
+PUBLISH ?=
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 TESTS ?= -m "not slow and not nightly"
 WORKERS ?= 2
@@ -17,6 +18,7 @@ export PYTHONOPTIMIZE :=
 
 # from the environment, so that the shell takes no quote or blank in them for its own
 export PROTOCOL SPLIT DATA JOBS
+export MLPROBE_PUBLISH := $(PUBLISH)
 RUN = --models $(MODELS) --datasets $(DATASETS) --protocol "$$PROTOCOL" --split "$$SPLIT" --data "$$DATA" --jobs="$$JOBS"
 
 .PHONY: book plan verify test nightly lab notebooks laboratory clean

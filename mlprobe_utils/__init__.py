@@ -22,6 +22,7 @@ _PLACES = {
     "health": "evaluation.own_rows",
     "diagnose": "evaluation.own_rows",
     "plot": "plots.charts",
+    "explore": "plots.explorer",
 }
 __all__ = [*_PLACES]
 

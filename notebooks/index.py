@@ -179,6 +179,7 @@ from IPython.display import Markdown
 
 Markdown(
     "- [**Read**](00_by_hand.ipynb) from a hook by hand to the diagnosis\n"
+    "- [**Explore**](explore.ipynb) single images on their way\n"
     "- [**Probe your own**](../book/rerun.md) model and images\n"
     "- [**Teach**](../book/teach.md) with a plan and questions"
 )

@@ -1,11 +1,12 @@
 """The pages of a book that notebooks make: the numbered are the chapters, `index` the front page, `claims` the paper's
-claims in one table, `models` the table of models (paper, Table S1), and `model` a template, run once for each model
-(paper, figures S4 to S17).
+claims in one table, `models` the table of models (paper, Table S1), `explore` follows single images, and `model` is a
+template, run once for each model (paper, figures S4 to S17).
 
 A notebook tags the cell with the heading of a section that not every model can fill `needs-<need>`: a discussion's
 slug, or `planted-faults`. The section ends before the next heading of the same level or a higher one.
 """
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 NOTEBOOKS = ROOT / "notebooks"
 BASELINES = "08_baselines"
 USED = "07_is_it_used"
-CLAIMS = "claims"
+CLAIMS, EXPLORE = "claims", "explore"
 OF_A_MODEL = "model"  # the notebook of models' pages
-DIAGNOSED = ("index", "03_probing", "05_feature_health", "06_diagnosis", "04_planted_faults", USED, OF_A_MODEL)
+DIAGNOSED = ("index", EXPLORE, "03_probing", "05_feature_health", "06_diagnosis", "04_planted_faults", USED, OF_A_MODEL)
 NEEDS = "needs-"  # how the tag begins
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 LINK = re.compile(r"\[([^\]]+)\]\(#([\w-]+)\)")
@@ -72,7 +73,7 @@ def book_pages(run: Run) -> list[Page]:
         return Page(name, notebook, run.parameters() | {"models": [*models]}, read)
 
     of_all = [page(name, name) for name in ("index", CLAIMS, *chapters(), "models")]
-    return of_all + [page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models]
+    return [*of_all, *(page(model_page(slug), OF_A_MODEL, (slug,)) for slug in run.models), page(EXPLORE, EXPLORE)]
 
 
 def executed(name: str) -> Path:
@@ -102,6 +103,7 @@ def page_made_from(page: Page, run: Run) -> str:
             "notebook": script.read_text(),
             "code": files_hash({*code_files(script), *code_files("mlprobe_utils.book.run_chapter")}),
             "parameters": page.parameters,
+            "published": os.environ.get("MLPROBE_PUBLISH", ""),
             "files": [hash_of(path.read_bytes()) for path in page.files],
             "results": results_below(folders),
         }

@@ -19,6 +19,7 @@ import yaml
 
 from mlprobe_utils.book.book_pages import (
     CLAIMS,
+    EXPLORE,
     book_pages,
     chapters,
     executed,
@@ -222,7 +223,7 @@ def front_matter() -> list[Path]:
 def contents(run: Run) -> dict:
     files = lambda names: [{"file": name} for name in names]  # noqa: E731
     models = [{"file": "models", "sections": files(map(model_page, run.models))}]  # folded in the side bar
-    parts = {"Chapters": files([CLAIMS, *chapters()]), "Models": models, "About": files(ABOUT)}
+    parts = {"Chapters": files([CLAIMS, *chapters()]), "Models": [*models, *files([EXPLORE])], "About": files(ABOUT)}
     listed = [{"caption": part, "chapters": own} for part, own in parts.items()]
     return {"format": "jb-book", "root": "index", "parts": listed}
 

@@ -28,6 +28,8 @@ ANSWER = "answer"
 LINK = re.compile(r"\[([^\]]+)\]\((?:\.\./book/)?([\w-]+)\.(?:md|ipynb)(?:#([\w-]+))?\)")
 DEFINED = re.compile(r"^(\S.*)\n  \S", re.MULTILINE)  # a term of the glossary, above its indented definition
 TABLE = re.compile(r'(<a download="([\w-]+)\.csv" href=")data:text/csv;charset=utf-8,([^"]*)')
+PAYLOAD = re.compile(r'<script type="text/plain" class="explorer-data" data-name="([^"]+)">([^<]*)</script>')
+EXPLORER = '<div class="explorer"'
 TERM = re.compile(r'<a class="reference internal" href="([^"#]*)#(term-[^"]*)">')
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def setup(app) -> dict:
     app.connect("source-read", make_page)
     app.connect("doctree-read", keep_definitions)
     app.connect("html-page-context", complete_body)
-    app.connect("html-page-context", move_tables)
+    app.connect("html-page-context", move_files)
     app.connect("html-page-context", describe)
     app.connect("html-page-context", complete_buttons, priority=502)  # after the theme's own
     # when this code, a static file or a definition changes, all pages have to be rebuilt; Sphinx would not by itself
@@ -119,18 +121,29 @@ def complete_body(app, page: str, template: str, context: dict, doctree) -> None
     context["body"] = TERM.sub(lambda link: told.format(link, html.escape(app.env.definitions[link[2]])), body)
 
 
-def move_tables(app, page: str, template: str, context: dict, doctree) -> None:
-    """Puts the CSV files that a notebook carries inside itself beside the page, which they would make slow to load."""
-    place, numbers = f"_tables/{page}", count(1)
+def move_files(app, page: str, template: str, context: dict, doctree) -> None:
+    """Puts beside the page what a notebook carries inside itself and would make the page slow to load: CSV files, and
+    the data of an explorer, as scripts, which a page can load from a disk as well."""
+    place, numbers = f"_files/{page}", count(1)
     shutil.rmtree(folder := Path(app.outdir, place), ignore_errors=True)
 
-    def moved(table: re.Match) -> str:
+    def moved(name: str, content: str) -> str:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{next(numbers):02}-{table[2]}.csv"
-        path.write_text(unquote(table[3]), newline="")
-        return f"{table[1]}{context['pathto'](f'{place}/{path.name}', resource=True)}"
+        (folder / name).write_text(content, newline="")
+        return context["pathto"](f"{place}/{name}", resource=True)
 
-    context["body"] = TABLE.sub(moved, context.get("body", ""))
+    def table(link: re.Match) -> str:
+        return link[1] + moved(f"{next(numbers):02}-{link[2]}.csv", unquote(link[3]))
+
+    def payload(script: re.Match) -> str:
+        name = html.unescape(script[1])
+        moved(f"{name.replace('/', '--')}.js", f"(window.explorerData ||= {{}})[{json.dumps(name)}] = {script[2]!r};")
+        return ""
+
+    body = PAYLOAD.sub(payload, TABLE.sub(table, context.get("body", "")))
+    inside, explore = context["pathto"](place, resource=True), context["pathto"]("explore")
+    body = body.replace(EXPLORER, f'{EXPLORER} data-folder="{inside}"')
+    context["body"] = body.replace('href="explore.ipynb#', f'href="{explore}#')
 
 
 def describe(app, page: str, template: str, context: dict, doctree) -> None:

@@ -23,7 +23,7 @@ def code_files(start: str | Path) -> tuple[Path, ...]:
     while queue:
         path = _source_file(queue.pop())
         if path is not None and path not in found:
-            found |= {own for own in (path, path.with_suffix(".css")) if own.is_file()}  # its style sheet
+            found |= {own for own in (path, *map(path.with_suffix, (".css", ".js"))) if own.is_file()}
             queue += _imports(path)
     return tuple(sorted(found))
 

@@ -16,7 +16,7 @@ from mlprobe_utils.evaluation.own_rows import accuracy
 from mlprobe_utils.evaluation.points import POOLING_NAMES, POOLINGS, PROBED, is_point, main_path
 from mlprobe_utils.evaluation.question import ORDER_NAMES
 from mlprobe_utils.plots.drawing import COLOURS
-from mlprobe_utils.plots.figures import LIGHT, Figure, Key
+from mlprobe_utils.plots.figures import JOINT, LIGHT, Figure, Key, in_explorer
 from mlprobe_utils.plots.lines import ANSWER, BAND, BAND_OPACITY, POINTS, Axes, lines
 
 if TYPE_CHECKING:
@@ -56,7 +56,12 @@ def probe_curves(
     title += " (areas: 95 % bands over new seeds and images)" if bands else ""
     keys, by = STAGES if controls is None else [*STAGES, *CONTROLS], ["metric"] * bool(shown[1:])
     axes = Axes(f"{' or '.join(shown)} (%)")
-    return lines(long.reset_index(drop=True), keys, axes, title, names, ("model", *by, "dataset"))
+    figure = lines(long.reset_index(drop=True), keys, axes, title, names, ("model", *by, "dataset"))
+    slugs = {name: slug for slug, name in names.items()}
+    ends = [panel.title.split(JOINT) for panel in figure.panels]
+    known = [(slugs.get(own[0]), slugs.get(own[-1])) for own in ends]
+    links = [in_explorer(model=model, dataset=dataset) if model and dataset else "" for model, dataset in known]
+    return replace(figure, panels=[replace(panel, link=to) for panel, to in zip(figure.panels, links, strict=True)])
 
 
 def _of_metric(

@@ -63,7 +63,7 @@ def panel(
     """Layers over each other, of `tables`, which show `words`; `size`: width and height in pixels."""
     size = {"width": size[0], "height": size[1], "autosize": {"type": "fit", "contains": "padding"}}
     on_phones = "large" if size["width"] > WIDTH else ""
-    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words), on_phones)
+    return Panel(title, *drawing({"layer": layers} | size, tables), "; ".join(words), on_phones=on_phones)
 
 
 def layer(table: str, mark: str, look: Mapping, **channels: str | dict | list) -> dict:

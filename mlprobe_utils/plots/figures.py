@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import altair as alt
 import pandas as pd
@@ -48,6 +48,7 @@ class Panel:
     svg: str
     spec: dict  # Vega-Lite, with its data
     words: str  # what it shows, for those who cannot see it
+    link: str = ""  # to the images behind it, in the explorer
     on_phones: str = ""  # "wide": it scrolls there; "large": its text grows
 
     @property
@@ -185,6 +186,11 @@ def slug(title: str) -> str:
     return re.sub(r"\W+", "-", title.lower()).strip("-")
 
 
+def in_explorer(**state: object) -> str:
+    """A link to the page on which images are followed, with its state, such as `model`, `dataset` and `fate`."""
+    return f"explore.ipynb#{urlencode(state)}"
+
+
 def download(table: pd.DataFrame, title: str) -> str:
     """A paragraph with a link to a table as a CSV file named after its title; the file is in the page itself."""
     csv = quote(table.to_csv(index=False, float_format="%.6g", lineterminator="\n"), safe=" ,.:;/()-_")
@@ -225,7 +231,8 @@ def _panel(panel: Panel, title: str) -> str:
     described = f'{head} role="img"><title>{name}</title><desc>{html.escape(panel.description)}</desc>{rest}'
     looks = f" chart-panel-{panel.on_phones}" if panel.on_phones else ""
     reached = ' tabindex="0"' if panel.on_phones == "wide" else ""  # what scrolls, by keyboard too
-    return f'<div class="chart-panel{looks}"{reached}>{heading}{described}</div>'
+    link = f'<a class="chart-images" href="{html.escape(panel.link)}">Follow these images</a>' if panel.link else ""
+    return f'<div class="chart-panel{looks}"{reached}>{heading}{described}{link}</div>'
 
 
 def _key(key: Key) -> str:

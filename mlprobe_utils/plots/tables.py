@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -161,8 +162,15 @@ def _thumbnails(image_set: "ImageSet", captioned: Iterable[tuple[int, str]]) -> 
     return HTML("".join(figures))
 
 
+def is_shown(image_set: "ImageSet") -> bool:
+    """Whether pages show pictures and file names of it: real ones are left out where MLPROBE_PUBLISH is set."""
+    return image_set.card.synthetic or not os.environ.get("MLPROBE_PUBLISH")
+
+
 def picture(image_set: "ImageSet", position: int, text: str) -> str:
     """A working copy as an element of a page, with its data and `text` for those who cannot see it."""
+    if not is_shown(image_set):
+        return "<p>The picture is not published.</p>"
     buffer = io.BytesIO()
     Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
     source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

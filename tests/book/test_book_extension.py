@@ -1,7 +1,10 @@
 """The book's Sphinx extension: on a small book with the real configuration, and function by function."""
 
+import base64
+import json
 import re
 import shutil
+import zlib
 from html import unescape
 from pathlib import Path
 
@@ -14,7 +17,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mlprobe_utils.book import make_book
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.pipeline.artefacts import ROOT
-from mlprobe_utils.plots.figures import download
+from mlprobe_utils.plots.explorer import explorer
+from mlprobe_utils.plots.figures import download, in_explorer
 
 CHAPTER = r"""# A chapter
 
@@ -34,6 +38,7 @@ TEXT = (  # as notebooks have it
     "[a page](01_datasets.ipynb#a-section), [limits](../book/limits.md)"
 )
 TABLE = pd.DataFrame({"a, b": ["1 %", 'é "&"', None], "c": [0.5, -1, 2]})
+PAYLOAD = [{"stage": "finetuned", "texts": ["'\"</script>"]}]
 TEXTS = ["glossary", "rerun", "reference", "limits", "cite", "bibliography"]
 
 
@@ -43,7 +48,9 @@ class Book:
     def __init__(self, place):
         self.sources, self.html = place / "sources", place / "html"
         shutil.copytree(ROOT / "book", self.sources, ignore=shutil.ignore_patterns("_build", "index.*", "__pycache__"))
-        linked = {name for text in TEXTS for name in re.findall(r"\]\((\d\d_\w+)", self.source(text).read_text())}
+        linked = {
+            name for text in TEXTS for name in re.findall(r"\]\((\d\d_\w+|explore)", self.source(text).read_text())
+        }
         for name in linked | {"01_datasets"}:
             self.source(name).write_text(CHAPTER if name == "01_datasets" else "# Another chapter\n")
         configuration = self.sources / "_config.yml"
@@ -53,7 +60,11 @@ class Book:
         said = [new_output("display_data", {"text/markdown": f"Said {number}: {TEXT}"}) for number in (1, 2)]
         cells = [new_markdown_cell("# A model"), new_markdown_cell(f"Written: {TEXT}")]
         table = new_output("display_data", {"text/html": download(TABLE, "Rows, all")})
-        cells += [new_code_cell("1", outputs=[said[0], table, table])]
+        view = (
+            explorer({"m+f/d": PAYLOAD}, {"m+f": "M"}, {"d": "D"}).data + f'<a href="{in_explorer(model="m+f")}">M</a>'
+        )
+        shown = new_output("display_data", {"text/html": view})
+        cells += [new_code_cell("1", outputs=[said[0], table, table, shown])]
         cells += [new_code_cell("2", outputs=said[1:], metadata={"tags": ["answer"]})]
         notebook = new_notebook(cells=cells, metadata={"kernelspec": kernel, "language_info": {"name": "python"}})
         (self.sources / "models").mkdir()
@@ -135,6 +146,17 @@ def test_a_table_inside_a_notebook_is_a_file_beside_the_page(book):
     for link in links:
         pd.testing.assert_frame_equal(pd.read_csv(book.html / "models" / link), TABLE)
     assert "data:text/csv" not in book.built("models/tiny")
+
+
+def test_the_data_of_an_explorer_is_a_script_beside_the_page_and_links_lead_to_it(book):
+    page = book.built("models/tiny")
+    (folder,) = re.findall(r'<div class="explorer" data-folder="(.*?)"', page)
+    script = (book.html / "models" / folder / "m+f--d.js").read_text()
+    name, packed = re.fullmatch(r"\(window\.explorerData \|\|= \{\}\)\[(.*)\] = '(.*)';", script).groups()
+    assert json.loads(name) == "m+f/d"
+    assert json.loads(zlib.decompress(base64.b64decode(packed))) == PAYLOAD
+    assert "explorer-data" not in re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert '<a href="../explore.html#model=m%2Bf">' in page
 
 
 def test_a_changed_definition_reaches_pages_that_did_not_change_and_a_page_that_is_no_more_goes(book):

@@ -24,7 +24,7 @@ def run_of(*models: str) -> Run:
 def test_a_run_has_the_front_page_the_chapters_the_table_and_a_page_a_model_each_once_in_the_table_of_contents():
     run = run_of(*SIXTEEN)
     made, contents = {page.name: page for page in book_pages(run)}, make_book.contents(run)
-    assert list(made) == ["index", "claims", *chapters(), "models", *(f"models/{slug}" for slug in SIXTEEN)]
+    assert list(made) == ["index", "claims", *chapters(), "models", *(f"models/{slug}" for slug in SIXTEEN), "explore"]
     entries = [entry for part in contents["parts"] for entry in part["chapters"]]
     listed = [one["file"] for entry in entries for one in (entry, *entry.get("sections", ()))]
     listed.insert(0, contents["root"])
