@@ -7,7 +7,7 @@ import pandas as pd
 
 from mlprobe_utils.evaluation.diagnosis import NAMED, RULED_OUT, UNDECIDED
 from mlprobe_utils.evaluation.names import CATEGORIES, FROZEN_TOWER, MAJORITY, MLLM, TRADITIONAL
-from mlprobe_utils.plots.drawing import COLOURS, WIDTH, channel, description, layer, panel
+from mlprobe_utils.plots.drawing import COLOURS, LARGE, WIDTH, channel, description, layer, panel
 from mlprobe_utils.plots.figures import MOST_COLUMNS, Figure, Key, Panel, in_words
 
 VERDICTS = (NAMED, RULED_OUT, UNDECIDED)
@@ -123,5 +123,6 @@ def _panels(
             layer("rows", "rule", {"strokeWidth": 1.5}, **marked, x=low, x2="high"),
             layer("rows", "point", {"filled": True, "size": 40, "opacity": 1}, **marked, x=x, shape=shape),
         ]
-        panels.append(panel(dataset, layers, (WIDTH, height * pitch), tables, shown))
+        width = LARGE[0] if rows["dataset"].nunique() == 1 else WIDTH
+        panels.append(panel(dataset, layers, (width, height * pitch), tables, shown))
     return panels
