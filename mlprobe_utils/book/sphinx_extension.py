@@ -141,7 +141,7 @@ def move_files(app, page: str, template: str, context: dict, doctree) -> None:
         return ""
 
     body = PAYLOAD.sub(payload, TABLE.sub(table, context.get("body", "")))
-    inside, explore = context["pathto"](place, resource=True), context["pathto"]("explore")
+    inside, explore = context["pathto"](place, resource=True), context["pathto"]("explore").rstrip("#")
     body = body.replace(EXPLORER, f'{EXPLORER} data-folder="{inside}"')
     context["body"] = body.replace('href="explore.ipynb#', f'href="{explore}#')
 

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import nbformat
 import pandas as pd
@@ -75,7 +75,7 @@ def test_a_page_is_quiet_its_numbers_are_glued_and_it_says_what_is_real_and_what
 
 
 def test_no_link_inside_the_book_is_dead(book):
-    """To a file of the book, and to an id that stands there."""
+    """To a file of the book, and to an id that stands there; one to the explorer, to the data of a model."""
     folder = book.html.resolve()
     texts = {folder / f"{page}.html": (folder / f"{page}.html").read_text() for page in pages(folder)}
     ids = {path: {*re.findall(r'\s(?:id|name)="([^"]+)"', text)} for path, text in texts.items()}
@@ -86,6 +86,10 @@ def test_no_link_inside_the_book_is_dead(book):
     for path, link in inside:
         there = (path.parent / unquote(link.path)).resolve() if link.path else path
         assert there.is_file() and there.is_relative_to(folder), (path, link)  # noqa: PT018
+        if state := dict(parse_qsl(link.fragment)):
+            shown = f"_files/explore/{state['model']}--{state['dataset']}.js"
+            assert there == folder / "explore.html" and (folder / shown).is_file(), (path, link)  # noqa: PT018
+            continue
         assert not link.fragment or there not in ids or unquote(link.fragment) in ids[there], (path, link)
 
 
