@@ -2,14 +2,16 @@
 
 import pickle
 import re
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mlprobe_utils.common.errors import InputError
 from mlprobe_utils.evaluation.health import SCORES
-from mlprobe_utils.plots.tables import file, module_ends, profile_table, show, unparsed_examples
+from mlprobe_utils.plots.tables import file, module_ends, picture, profile_table, show, unparsed_examples
 
 
 def profiles_of(*rows: tuple) -> pd.DataFrame:
@@ -129,3 +131,12 @@ def test_unparsed_examples_are_different_texts_first_and_of_test_images_only():
     rows.loc[4, "split"] = "validation"
     assert list(unparsed_examples(rows, 3)["image"]) == ["a", "c", "f"]
     assert list(unparsed_examples(rows, 9)["image"]) == ["a", "c", "f", "b"]
+
+
+def test_a_published_book_shows_no_picture_of_a_real_image(monkeypatch):
+    pixels = lambda position: np.zeros((4, 4, 3), np.uint8)  # noqa: E731
+    real, phantom = (SimpleNamespace(card=SimpleNamespace(synthetic=own), pixels=pixels) for own in (False, True))
+    assert "<img" in picture(real, 0, "a scan")
+    monkeypatch.setenv("MLPROBE_PUBLISH", "1")
+    assert "<img" not in picture(real, 0, "a scan")
+    assert "<img" in picture(phantom, 0, "a phantom")
