@@ -45,7 +45,7 @@ def followed(*selections: Selection) -> dict[tuple, Followed]:
         ]
         for key, predicted in parts[1].items():
             table = fates.decoded(parts[0][key], predicted, parts[2][key] if lens else None)
-            found[key] = Followed(table, predicted[predicted["split"] == "test"].set_index("image").loc[table.index])
+            found[key] = Followed(table, fates.answers_to(table, predicted))
     return found
 
 
@@ -89,7 +89,7 @@ def payloads(found: Mapping[tuple, Followed]) -> dict[str, object]:
     sheets: dict = {}
     compared: dict = {}
     for (model, dataset, stage, run), own in found.items():
-        drawn = fates.state(own.table, own.answers)
+        drawn = fates.state(own.table, own.answers, own.fates)
         sheets.setdefault(f"{model}/{dataset}", []).append({"stage": stage, "run": int(run)} | drawn)
         if "+" not in model and (stage, run) == ("finetuned", CONTROL_RUN):
             compared.setdefault(f"models/{dataset}", {})[model] = fates.compared(own.table, own.answers, drawn)

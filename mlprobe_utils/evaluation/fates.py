@@ -39,6 +39,11 @@ def decoded(probed: pd.DataFrame, predicted: pd.DataFrame, lens: pd.DataFrame | 
     return pd.concat({key: means.loc[key] for key in order}, axis=1)
 
 
+def answers_to(table: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """The prediction rows of the images of `decoded`, by image and in their order."""
+    return predicted[predicted["split"] == "test"].set_index("image").loc[table.index]
+
+
 def _order(series: tuple[str, str]) -> tuple:
     pooling, point = series
     return SERIES.index(pooling), flow_order(point) if is_point(point) else ()
@@ -65,16 +70,16 @@ def right(table: pd.DataFrame, labels: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(predicted == labels.to_numpy()[:, None], table.index, pd.MultiIndex.from_tuples(series))
 
 
-def state(table: pd.DataFrame, answers: pd.DataFrame) -> dict:
+def state(table: pd.DataFrame, answers: pd.DataFrame, fate: pd.Series) -> dict:
     """What the explorer draws of one state of a model: its series, the fate and the text of every image, in the order
     of `table`, and of each series the options' probabilities of all images in a row (`p`), in 255ths. The most probable
-    option stays it. Arguments as of `fates`."""
+    option stays it. `fate`: of `fates`, with the same `table` and `answers`."""
     series, _, probabilities = _apart(table)
     texts, places = np.unique(answers["text"].str.strip(), return_inverse=True)
     return {
         "series": series,
         "p": [_whole(probabilities[:, place]).ravel().tolist() for place in range(len(series))],
-        "fates": [[*FATES].index(fate) for fate in fates(table, answers)],
+        "fates": [[*FATES].index(own) for own in fate],
         "texts": texts.tolist(),
         "text": places.tolist(),
     }

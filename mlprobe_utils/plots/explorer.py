@@ -6,7 +6,6 @@ in the page; the book moves them to files that are loaded when they are chosen."
 
 import base64
 import html
-import io
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +21,7 @@ from mlprobe_utils.evaluation import fates
 from mlprobe_utils.evaluation.health import STAGE_NAMES
 from mlprobe_utils.evaluation.points import POOLING_NAMES
 from mlprobe_utils.plots.figures import in_explorer
-from mlprobe_utils.plots.tables import Table, captioned
+from mlprobe_utils.plots.tables import Table, captioned, embedded
 
 TILE, COLUMNS, QUALITY = 48, 25, 60  # of the sheet of all images: pixels, images in a row, of JPEG
 HERE = Path(__file__)
@@ -45,8 +44,7 @@ def pictured(manifest: pd.DataFrame, options: Sequence[str], pixels: Callable[[i
     for place, position in enumerate(manifest.index):
         tile = Image.fromarray(pixels(position)).resize((TILE, TILE), Image.Resampling.BILINEAR)
         sprites.paste(tile, (place % COLUMNS * TILE, place // COLUMNS * TILE))
-    sprites.save(buffer := io.BytesIO(), "JPEG", quality=QUALITY)
-    source = "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    source = embedded(sprites, "JPEG", quality=QUALITY)
     return found | {"names": manifest["image"].tolist(), "sprites": source, "tile": TILE, "columns": COLUMNS}
 
 
@@ -71,8 +69,8 @@ def explore(rows: pd.DataFrame, answers: pd.DataFrame, images: Sequence, name: s
     table = fates.decoded(probed, predicted)
     if missing := [image for image in table.index if image not in images.names]:
         raise InputError(f"image {missing[0]} is not among `images`: give those that the rows were made from")
-    own = predicted[predicted["split"] == "test"].set_index("image").loc[table.index]
-    drawn = fates.state(table, own)
+    own = fates.answers_to(table, predicted)
+    drawn = fates.state(table, own, fates.fates(table, own))
     manifest = images.table.rename(columns={"label": "option"})
     manifest = manifest[manifest["image"].isin(table.index)]
     place = f"{name}/own images"
@@ -114,11 +112,9 @@ def _link(words: str, state: Mapping, **further: object) -> str:
     return f'<a href="{html.escape(in_explorer(**state, **further))}">{words}</a>'
 
 
-def explorer(
-    payloads: Mapping[str, dict], models: Mapping[str, str], datasets: Mapping[str, str], below: str = ""
-) -> HTML:
+def explorer(payloads: Mapping[str, dict], models: Mapping[str, str], datasets: Mapping[str, str]) -> HTML:
     """The explorer with its payloads: `images/<data set>`, `models/<data set>` and `<model>/<data set>` (a list of
-    states with stage and run); `models` and `datasets`: slug -> name. `below`: HTML for those without JavaScript."""
+    states with stage and run); `models` and `datasets`: slug -> name."""
     names = {
         "models": models,
         "datasets": datasets,
@@ -132,7 +128,7 @@ def explorer(
     )
     look, script = (HERE.with_suffix(suffix).read_text() for suffix in (".css", ".js"))
     opening = f'<div class="explorer" data-names="{html.escape(json.dumps(names))}">'
-    return HTML(f"{opening}<style>{look}</style>{packed}<noscript>{below}</noscript></div><script>{script}</script>")
+    return HTML(f"{opening}<style>{look}</style>{packed}</div><script>{script}</script>")
 
 
 def packed_of(payload: dict) -> str:

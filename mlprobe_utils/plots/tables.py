@@ -167,11 +167,15 @@ def is_shown(image_set: "ImageSet") -> bool:
     return image_set.card.synthetic or not os.environ.get("MLPROBE_PUBLISH")
 
 
+def embedded(image: Image.Image, kind: str, **options: int) -> str:
+    """An image as an address that holds its data; `kind` and `options` as PIL's `save` takes them."""
+    image.save(buffer := io.BytesIO(), kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def picture(image_set: "ImageSet", position: int, text: str) -> str:
     """A working copy as an element of a page, with its data and `text` for those who cannot see it."""
     if not is_shown(image_set):
         return "<p>The picture is not published.</p>"
-    buffer = io.BytesIO()
-    Image.fromarray(image_set.pixels(position)).save(buffer, "PNG")
-    source = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    source = embedded(Image.fromarray(image_set.pixels(position)), "PNG")
     return f'<img src="{source}" alt="{html.escape(text)}" height="128" style="image-rendering:pixelated">'

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import Tab, serve
 
-from mlprobe_utils.evaluation.fates import MEAN, compared, decoded, state
+from mlprobe_utils.evaluation.fates import MEAN, compared, decoded, fates, state
 from mlprobe_utils.plots.explorer import explorer, packed_of, pictured
 
 pytestmark = pytest.mark.browser
@@ -39,7 +39,7 @@ def payloads(shown: bool = True) -> dict:
     for model, lost in (("healthy", {}), ("broken", LOST)):
         table = decoded(*planted(lost))
         answers = planted(lost)[1].set_index("image")
-        drawn = state(table, answers)
+        drawn = state(table, answers, fates(table, answers))
         found[f"{model}/scans"] = [{"stage": "finetuned", "run": 0} | drawn]
         beside[model] = compared(table, answers, drawn)
     manifest = planted({})[1][["image", "label"]].rename(columns={"label": "option"}).assign(patient="p1")

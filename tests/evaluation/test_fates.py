@@ -89,7 +89,7 @@ def test_the_explorer_keeps_every_decision(weights):
     answers = frame.assign(parsed="a", text="a")
     rows = pd.concat([frame.assign(pooling=MEAN, point=point, seed=0) for point in POINTS[::2]])
     table, own = judged(rows, answers)
-    drawn = state(table, own)
+    drawn = state(table, own, fates(table, own))
     for series in drawn["p"]:
         whole = np.reshape(series, (4, 3))
         assert (whole.argmax(axis=1) == chances.argmax(axis=1)).all()
